@@ -1,0 +1,25 @@
+"""The two clocks of the house, in one object so that tests and accelerated runs can put another in its place.
+
+The monotonic clock schedules and measures; the wall clock stamps. Nothing else in the project reads a clock to decide
+anything, and nothing converts one into the other except the reporter, which needs each interval's end on both.
+"""
+
+from __future__ import annotations
+
+import time
+
+
+class Clock:
+    """The clocks of this machine."""
+
+    def mono_s(self) -> float:
+        """Return the monotonic clock, in seconds since an arbitrary moment. Never steps."""
+        return time.monotonic()
+
+    def utc_s(self) -> float:
+        """Return the wall clock, in seconds since the epoch (UTC). May step at any time."""
+        return time.time()
+
+    def timeout_s(self, until_mono_s: float) -> float:
+        """Return how long a blocking call may wait so as to return at ``until_mono_s``: seconds, never negative."""
+        return max(0.0, until_mono_s - self.mono_s())

@@ -1,0 +1,94 @@
+"""The vocabulary of the house: what is measured, averaged and reported, and the rules of those numbers.
+
+Every arrow between two parts of the daemon is one of the frozen types below. Nothing here does input or output, keeps
+a thread or reads a clock.
+
+The rules, written once and kept everywhere:
+
+1. Sign. Charging is positive, discharging negative, for current and power alike. ``xdm_current_reverse_polarity``
+   flips what the leads give.
+2. I = V_shunt / R. The power of a sample is V * I of that same sample, kW = V * A / 1000. The power of an interval is
+   the mean of those products, never mean V * mean I.
+3. An interval is left-open and right-closed and ends on a whole multiple of the report interval since the epoch (UTC).
+   Its readings carry the interval's END as timestamp, in milliseconds; V, A and kW of one interval share it.
+   Only the interval that a stop cuts short ends elsewhere: at the moment of the stop.
+4. No data is ``None``, never 0 and never the previous value. A quantity without one valid sample in an interval is not
+   reported for it. A reading that fails any check is counted and logged, never averaged.
+5. A sample's time is the moment its queries start, on the monotonic clock. V and A whose queries started more than
+   5 ms apart do not belong together and make no kW.
+6. Schedules run on the monotonic clock with absolute due times (no drift, no catch-up burst); timestamps come from the
+   wall clock.
+
+Names carry their units: ``_v``, ``_a``, ``_kw``, ``_mono_s`` (seconds, monotonic clock), ``_utc_ms`` (milliseconds
+since the epoch, wall clock).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PowerSample:
+    """What the meters said at one moment. ``None`` where there is no valid value (rule 4)."""
+
+    start_mono_s: float
+    voltage_v: float | None = None
+    current_a: float | None = None
+    power_kw: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statistic:
+    """Mean, extremes and number of the valid values of one quantity in one interval, in the quantity's unit."""
+
+    mean: float
+    minimum: float
+    maximum: float
+    count: int
+
+    @classmethod
+    def of(cls, values: Iterable[float | None]) -> Statistic | None:
+        """Return the statistic of the valid values, ``None`` if there is none. The sum is exact before it is rounded."""
+        valid = [value for value in values if value is not None]
+        if not valid:
+            return None
+        return cls(mean=math.fsum(valid) / len(valid), minimum=min(valid), maximum=max(valid), count=len(valid))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """One reporting interval: left-open, right-closed, its end known on both clocks (rule 3)."""
+
+    start_mono_s: float
+    end_mono_s: float
+    end_utc_ms: int
+
+    def __contains__(self, mono_s: float) -> bool:
+        return self.start_mono_s < mono_s <= self.end_mono_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntervalSummary:
+    """What one interval is reported as. ``None`` for a quantity without a valid sample in it."""
+
+    end_utc_ms: int
+    voltage_v: Statistic | None
+    current_a: Statistic | None
+    power_kw: Statistic | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Datum:
+    """One reading in the form the Aretas platform takes it: which device, which sensor type, what, when."""
+
+    mac: int
+    type: int
+    data: float
+    timestamp_utc_ms: int
+
+    def as_wire(self) -> dict[str, int | float]:
+        """Return the JSON object of ``POST ingest/std/batch``: ``{"mac", "type", "data", "timestamp"}``."""
+        return {"mac": self.mac, "type": self.type, "data": self.data, "timestamp": self.timestamp_utc_ms}
