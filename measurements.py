@@ -25,8 +25,6 @@ since the epoch, wall clock).
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -48,14 +46,6 @@ class Statistic:
     minimum: float
     maximum: float
     count: int
-
-    @classmethod
-    def of(cls, values: Iterable[float | None]) -> Statistic | None:
-        """Return the statistic of the valid values, ``None`` if there is none. The sum is exact before it is rounded."""
-        valid = [value for value in values if value is not None]
-        if not valid:
-            return None
-        return cls(mean=math.fsum(valid) / len(valid), minimum=min(valid), maximum=max(valid), count=len(valid))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,7 +49,7 @@ class Worker(ABC):
                 self.heartbeat_mono_s = self.clock.mono_s()
                 self.step()
             self.finish()
-        except Exception:  # noqa: BLE001  (the one broad handler: a bug must end the process, loudly, not the thread)
+        except Exception:  # the one broad handler: a bug must end the process, loudly, and not just one thread
             logger.critical("%s crashed; the daemon ends so that it can be started afresh", self.name, exc_info=True)
             on_crash()
 

@@ -1,0 +1,242 @@
+"""The reporter and the uploader: from samples to readings, and from readings to the Aretas cloud.
+
+``AretasReporter`` is the thread that closes each interval on time and hands its readings on; it never waits for a
+network. ``AretasUploader`` is the only thread that talks to the cloud. They meet in the ``Outbox``.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+from collections.abc import Callable, Sequence
+
+from aretas_api import (
+    AretasClient,
+    AretasError,
+    BatchTooLarge,
+    DeviceNotRegistered,
+    LogInRefused,
+    ReadingsRefused,
+    TryLater,
+)
+from averaging_buffer import AveragingBuffer
+from clock import Clock
+from measurements import Datum, Interval, IntervalSummary
+from outbox import Lent, Outbox
+from settings import ApiSettings
+from state_log import StateLog
+from worker import Worker
+
+logger = logging.getLogger(__name__)
+
+_HEARTBEAT_S = 1.0
+_REPORT_LINE_WITHIN_S = 0.5
+_BATCH = 500
+_BACKOFF_S = (1.0, 300.0)
+_LOG_IN_AGAIN_AFTER_S = 300.0
+_NOT_REGISTERED_RETRY_S = 60.0
+
+
+class AretasReporter(Worker):
+    """Closes each interval at its end and hands its readings to the outbox and to ``publish``.
+
+    ``publish`` must not block; it is called with the readings of each interval (the Redis cache, if enabled).
+    """
+
+    def __init__(
+        self,
+        mac: int,
+        api: ApiSettings,
+        buffer: AveragingBuffer,
+        outbox: Outbox,
+        clock: Clock,
+        publish: Callable[[Sequence[Datum]], None] | None = None,
+    ) -> None:
+        super().__init__("reporter", clock)
+        self._mac = mac
+        self._types = (api.voltage_type, api.current_type, api.power_type)
+        self._interval_ms = api.report_interval_ms
+        self._buffer = buffer
+        self._outbox = outbox
+        self._publish = publish
+        self._interval: Interval | None = None
+
+    def open_first_interval(self) -> None:
+        """Begin the interval that the present moment lies in. Call it before sampling starts."""
+        self._interval = self._interval_from(self.clock.mono_s(), previous_end_utc_ms=0)
+        self._buffer.open(self._interval)
+
+    def step(self) -> None:
+        """Wait for the end of the open interval, close it, and log its line."""
+        interval = self._open_interval()
+        wake_mono_s = min(interval.end_mono_s, self.clock.mono_s() + _HEARTBEAT_S)
+        self._stop.wait(self.clock.timeout_s(wake_mono_s))
+        if not self._stop.is_set() and self.clock.mono_s() >= interval.end_mono_s:
+            self._close(interval)
+
+    def finish(self) -> None:
+        """Close the open interval at once: its readings carry the time of the stop."""
+        interval = self._open_interval()
+        now_mono_s, now_utc_ms = self.clock.mono_s(), math.floor(self.clock.utc_s() * 1000)
+        self._close(
+            Interval(
+                start_mono_s=interval.start_mono_s,
+                end_mono_s=min(now_mono_s, interval.end_mono_s),
+                end_utc_ms=min(now_utc_ms, interval.end_utc_ms),
+            )
+        )
+
+    def readings(self, summary: IntervalSummary) -> list[Datum]:
+        """Return the readings of an interval: one for each quantity that has a value, all with the same timestamp."""
+        means = (summary.voltage_v, summary.current_a, summary.power_kw)
+        return [
+            Datum(mac=self._mac, type=sensor_type, data=statistic.mean, timestamp_utc_ms=summary.end_utc_ms)
+            for sensor_type, statistic in zip(self._types, means, strict=True)
+            if statistic is not None
+        ]
+
+    def _open_interval(self) -> Interval:
+        if self._interval is None:
+            self.open_first_interval()
+        assert self._interval is not None
+        return self._interval
+
+    def _close(self, ended: Interval) -> None:
+        self._interval = self._interval_from(ended.end_mono_s, previous_end_utc_ms=ended.end_utc_ms)
+        summary = self._buffer.close(ended, self._interval)
+        readings = self.readings(summary)
+        before = self._outbox.tally()
+        self._outbox.put(readings)
+        if self._publish is not None and readings:
+            self._publish(readings)
+        self._outbox.wait_until_empty(min(self.clock.mono_s() + _REPORT_LINE_WITHIN_S, self._interval.end_mono_s))
+        after = self._outbox.tally()
+        delivered = after.delivered - before.delivered
+        logger.info("%s; cloud: %d delivered, %d waiting", summary_text(summary), delivered, after.waiting)
+
+    def _interval_from(self, start_mono_s: float, previous_end_utc_ms: int) -> Interval:
+        """Return the interval that begins at ``start_mono_s`` and ends on the next whole multiple.
+
+        The wall clock may be read a little before the end it was to have reached; that end is not used again.
+        """
+        now_mono_s, now_utc_ms = self.clock.mono_s(), self.clock.utc_s() * 1000
+        if abs(now_utc_ms - previous_end_utc_ms) < self._interval_ms / 2:
+            now_utc_ms_or_end = max(now_utc_ms, previous_end_utc_ms)
+        else:
+            now_utc_ms_or_end = now_utc_ms
+        end_utc_ms = (math.floor(now_utc_ms_or_end / self._interval_ms) + 1) * self._interval_ms
+        return Interval(
+            start_mono_s=start_mono_s,
+            end_mono_s=now_mono_s + (end_utc_ms - now_utc_ms) / 1000,
+            end_utc_ms=end_utc_ms,
+        )
+
+
+class AretasUploader(Worker):
+    """Sends what is in the outbox to the cloud, oldest first, and settles it by the cloud's answer.
+
+    A failed batch stays and is sent again: after 1 s, 2 s, … 5 min with jitter. ``jitter`` returns 0 to 1.
+    """
+
+    def __init__(
+        self, client: AretasClient, outbox: Outbox, clock: Clock, jitter: Callable[[], float] = random.random
+    ) -> None:
+        super().__init__("uploader", clock)
+        self._client = client
+        self._outbox = outbox
+        self._jitter = jitter
+        self._state = StateLog(logger, "cloud", clock)
+        self._batch = _BATCH
+        self._failures = 0
+
+    def step(self) -> None:
+        """Wait for readings, send one batch, and wait as long as its outcome asks for."""
+        if not self._outbox.wait_for_readings(self.clock.mono_s() + _HEARTBEAT_S):
+            return
+        pause_until_mono_s = self.clock.mono_s() + self.send_once()
+        while not self._stop.is_set() and self.clock.mono_s() < pause_until_mono_s:
+            self.heartbeat_mono_s = self.clock.mono_s()
+            self._stop.wait(self.clock.timeout_s(min(pause_until_mono_s, self.clock.mono_s() + _HEARTBEAT_S)))
+
+    def wake(self) -> None:
+        """End a wait for readings."""
+        self._outbox.wake()
+
+    def finish(self) -> None:
+        """Send once more what is waiting, and close the connection."""
+        if self._outbox.lend(1):
+            self.send_once()
+        self._client.close()
+
+    def send_once(self) -> float:
+        """Send the oldest batch and settle it. Return how long to wait before the next attempt: seconds.
+
+        Blocks as long as the client's deadlines allow.
+        """
+        lent = self._outbox.lend(self._batch)
+        try:
+            self._send(lent)
+        except LogInRefused as exc:
+            self._state.failed(
+                "log-in", f"{exc}; everything is kept. Correct API_USERNAME and API_PASSWORD and restart"
+            )
+            return _LOG_IN_AGAIN_AFTER_S
+        except DeviceNotRegistered as exc:
+            self._state.failed(
+                "not registered",
+                f"{exc}; everything is kept. Is self_mac the MAC of a device in this Aretas account? "
+                "A new device is accepted after some minutes",
+            )
+            return _NOT_REGISTERED_RETRY_S
+        except BatchTooLarge as exc:
+            self._batch = max(1, len(lent) // 2)
+            self._state.failed("too large", f"{exc}; smaller batches from now on")
+            return 0.0 if len(lent) > 1 else self._backoff_s(None)
+        except TryLater as exc:
+            self._state.failed("unreachable", f"{exc}; readings are kept and sent later")
+            return self._backoff_s(exc.retry_after_s)
+        self._failures = 0
+        self._state.well("readings are accepted again")
+        return 0.0
+
+    def _send(self, lent: list[Lent]) -> None:
+        """Deliver a batch; find what is refused in it by halving, so that it takes nothing else with it."""
+        try:
+            self._client.send_batch([each.datum for each in lent])
+        except DeviceNotRegistered:
+            raise
+        except ReadingsRefused as exc:
+            if len(lent) > 1:
+                self._send(lent[: len(lent) // 2])
+                self._send(lent[len(lent) // 2 :])
+                return
+            datum = lent[0].datum
+            logger.error("the cloud will not take %s: %s; it is set aside", datum.as_wire(), exc)
+            self._outbox.settle_rejected(lent)
+        else:
+            self._outbox.settle_delivered(lent)
+
+    def _backoff_s(self, retry_after_s: float | None) -> float:
+        first_s, longest_s = _BACKOFF_S
+        backoff_s = min(longest_s, first_s * 2.0**self._failures) * (1 - self._jitter() / 4)
+        self._failures = min(self._failures + 1, 20)
+        return max(backoff_s, min(retry_after_s or 0.0, longest_s))
+
+
+def summary_text(summary: IntervalSummary) -> str:
+    """Return an interval's line for the operator: ``52.1134 V, -20.4132 A, -1.0638 kW (6 samples)``."""
+    quantities = (
+        ("V", "voltage", summary.voltage_v, 4),
+        ("A", "current", summary.current_a, 4),
+        ("kW", "power", summary.power_kw, 5),
+    )
+    parts = [
+        f"no {name}" if statistic is None else f"{statistic.mean:.{digits}f} {unit}"
+        for unit, name, statistic, digits in quantities
+    ]
+    samples = max((statistic.count for *_, statistic, _ in quantities if statistic is not None), default=0)
+    return f"{', '.join(parts)} ({samples} samples)"
+
+
+__all__ = ["AretasError", "AretasReporter", "AretasUploader", "summary_text"]

@@ -1,0 +1,134 @@
+"""Samples in, interval summaries out: the one place where the sampler and the reporter meet.
+
+Shared by the sampler thread (``begin``, ``complete``) and the reporter thread (``open``, ``close``); one lock guards
+it, held for microseconds. Guarantees: every completed sample is averaged into the interval that its start lies in,
+exactly once, or counted as late; a summary holds whole samples only; memory does not grow with the interval.
+
+A sample whose queries have started but whose replies are still under way when its interval ends is waited for, until
+``GRACE_S`` after the end; the sampler, which asks ``settle_by_mono_s()``, completes it by then with what it has.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections import Counter
+
+from clock import Clock
+from measurements import Interval, IntervalSummary, PowerSample, Statistic
+
+logger = logging.getLogger(__name__)
+
+GRACE_S = 0.06  # the meter's slowest reply in normal running takes 56 ms
+_CLOSE_WITHIN_S = 0.08
+_AHEAD_LIMIT = 100_000  # samples waiting for an interval to be opened; far more than a running reporter ever leaves
+
+
+class _Accumulator:
+    """The running statistic of one quantity; its sum is compensated, so that a day of samples loses no digit."""
+
+    __slots__ = ("_compensation", "_count", "_maximum", "_minimum", "_sum")
+
+    def __init__(self) -> None:
+        self._count, self._sum, self._compensation = 0, 0.0, 0.0
+        self._minimum, self._maximum = math.inf, -math.inf
+
+    def add(self, value: float | None) -> None:
+        if value is None:
+            return
+        total = self._sum + value
+        larger, smaller = (self._sum, value) if abs(self._sum) >= abs(value) else (value, self._sum)
+        self._compensation += (larger - total) + smaller
+        self._sum = total
+        self._count += 1
+        self._minimum, self._maximum = min(self._minimum, value), max(self._maximum, value)
+
+    def statistic(self) -> Statistic | None:
+        if not self._count:
+            return None
+        mean = (self._sum + self._compensation) / self._count
+        return Statistic(mean=mean, minimum=self._minimum, maximum=self._maximum, count=self._count)
+
+
+class AveragingBuffer:
+    """The samples of the open interval, as running statistics, and those that already belong to later ones."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._interval = Interval(start_mono_s=-math.inf, end_mono_s=-math.inf, end_utc_ms=0)
+        self._voltage_v, self._current_a, self._power_kw = _Accumulator(), _Accumulator(), _Accumulator()
+        self._ahead: list[PowerSample] = []
+        self._under_way: set[float] = set()
+        self._counts: Counter[str] = Counter()
+
+    def begin(self, begun_mono_s: float) -> None:
+        """Announce a sample whose queries start now. ``complete()`` must follow with the same ``begun_mono_s``."""
+        with self._changed:
+            self._under_way.add(begun_mono_s)
+
+    def complete(self, begun_mono_s: float, sample: PowerSample) -> None:
+        """Hand in a sample that was begun: averaged into its interval, kept for a later one, or counted as late."""
+        with self._changed:
+            self._under_way.discard(begun_mono_s)
+            self._counts["read"] += 1
+            if len(self._ahead) >= _AHEAD_LIMIT:
+                self._counts["overflow"] += 1
+            else:
+                self._place(sample)
+            self._changed.notify_all()
+
+    def settle_by_mono_s(self, begun_mono_s: float) -> float:
+        """Return by when a sample must be completed to count: seconds, monotonic clock; infinity while not known."""
+        with self._changed:
+            return self._interval.end_mono_s + GRACE_S if begun_mono_s <= self._interval.end_mono_s else math.inf
+
+    def open(self, interval: Interval) -> None:
+        """Begin the first interval. Samples of before it do not count."""
+        with self._changed:
+            self._start(interval)
+
+    def close(self, ended: Interval, following: Interval) -> IntervalSummary:
+        """End the open interval, begin the ``following`` one and return what the ended one is reported as.
+
+        ``ended`` is the open interval, or what a stop makes of it by ending it early.
+        Blocks 80 ms past the end at most, for samples under way.
+        """
+        deadline_mono_s = ended.end_mono_s + _CLOSE_WITHIN_S
+        with self._changed:
+            while any(begun <= ended.end_mono_s for begun in self._under_way):
+                if not self._changed.wait(self._clock.timeout_s(deadline_mono_s)):
+                    break
+            summary = IntervalSummary(
+                end_utc_ms=ended.end_utc_ms,
+                voltage_v=self._voltage_v.statistic(),
+                current_a=self._current_a.statistic(),
+                power_kw=self._power_kw.statistic(),
+            )
+            self._start(following)
+        return summary
+
+    def counts(self) -> dict[str, int]:
+        """Return the numbers of samples: ``read``, ``late`` (their interval was closed), ``overflow``."""
+        with self._changed:
+            return dict(self._counts)
+
+    def _start(self, interval: Interval) -> None:
+        self._interval = interval
+        self._voltage_v, self._current_a, self._power_kw = _Accumulator(), _Accumulator(), _Accumulator()
+        ahead, self._ahead = self._ahead, []
+        for sample in ahead:
+            self._place(sample)
+
+    def _place(self, sample: PowerSample) -> None:
+        if sample.start_mono_s in self._interval:
+            self._voltage_v.add(sample.voltage_v)
+            self._current_a.add(sample.current_a)
+            self._power_kw.add(sample.power_kw)
+        elif sample.start_mono_s > self._interval.end_mono_s:
+            self._ahead.append(sample)
+        else:
+            self._counts["late"] += 1
+            late_s = self._clock.mono_s() - self._interval.start_mono_s
+            logger.warning("a sample came %.3f s after its interval had ended; it does not count", late_s)

@@ -1,0 +1,240 @@
+#!/usr/bin/env python3
+"""PowerMonitorMiddleware: reads a pair of XDM1041 meters and reports V, A and kW of a battery.
+
+The program: arguments, ``build(settings)``, signals, supervision, exit code. It measures nothing and talks to nobody.
+
+Exit codes: 0 clean, 1 a check failed, 2 usage, 70 internal error (start it again), 78 configuration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, TextIO
+
+from aretas_api import AretasClient
+from aretas_reporter import AretasReporter, AretasUploader
+from averaging_buffer import AveragingBuffer
+from clock import Clock
+from log_setup import set_up_logging
+from outbox import Outbox
+from serial_port_read_writer import SerialPortReadWriter
+from settings import ConfigurationError, Settings, load_settings
+from worker import Worker
+
+if TYPE_CHECKING:
+    from redis_cache import RedisCache
+
+VERSION = "1.0.0"
+
+EXIT_CLEAN, EXIT_CHECK_FAILED, EXIT_USAGE, EXIT_INTERNAL, EXIT_CONFIGURATION = 0, 1, 2, 70, 78
+
+logger = logging.getLogger("backend_daemon")
+
+_SAMPLER_STOPS_WITHIN_S = 1.2  # a meter may take 1 s to answer; the sampler itself needs 0.1 s
+_REPORTER_STOPS_WITHIN_S = 0.7
+_LAST_SEND_WITHIN_S = 2.0
+
+
+class Daemon:
+    """The workers, wired but not running until ``start()``."""
+
+    def __init__(
+        self,
+        sampler: SerialPortReadWriter,
+        reporter: AretasReporter,
+        uploader: AretasUploader,
+        redis_cache: RedisCache | None,
+        clock: Clock,
+    ) -> None:
+        self.sampler = sampler
+        self.reporter = reporter
+        self.uploader = uploader
+        self.redis_cache = redis_cache
+        self.crashed = False
+        self._clock = clock
+        self._ended = threading.Event()
+
+    def start(self) -> None:
+        """Start every worker, delivery first. Returns at once; meters, cloud and Redis may all be absent."""
+        self.reporter.open_first_interval()
+        deliverers: list[Worker] = [self.uploader] if self.redis_cache is None else [self.uploader, self.redis_cache]
+        for worker in (*deliverers, self.reporter, self.sampler):
+            worker.start(self._on_crash)
+
+    def wait(self, timeout_s: float | None = None) -> None:
+        """Wait until ``end()`` is called, a worker crashes, or ``timeout_s`` has passed."""
+        self._ended.wait(timeout_s)
+
+    def end(self) -> None:
+        """Have ``wait()`` return. Safe in a signal handler."""
+        self._ended.set()
+
+    def stop(self) -> None:
+        """Stop in order: sampling, the open interval, the last send. Blocks 4 s at most."""
+        self._stop([self.sampler], _SAMPLER_STOPS_WITHIN_S)
+        self._stop([self.reporter], _REPORTER_STOPS_WITHIN_S)
+        self._stop(
+            [self.uploader] if self.redis_cache is None else [self.uploader, self.redis_cache], _LAST_SEND_WITHIN_S
+        )
+
+    def _stop(self, workers: Sequence[Worker], within_s: float) -> None:
+        deadline_mono_s = self._clock.mono_s() + within_s
+        for worker in workers:
+            worker.request_stop()
+        for worker in workers:
+            if not worker.join(deadline_mono_s):
+                logger.warning("%s did not end within %.1f s and is left behind", worker.name, within_s)
+
+    def _on_crash(self) -> None:
+        self.crashed = True
+        self.end()
+
+
+def build(settings: Settings, clock: Clock, on_secret: Callable[[str], None]) -> Daemon:
+    """Wire the daemon that the settings describe. Opens no port, socket or file.
+
+    ``on_secret`` is told every secret that comes up later (the cloud's token), so that no log shows it.
+    """
+    redis_cache = None
+    if settings.redis is not None:
+        from redis_cache import Label, RedisCache
+
+        api = settings.api
+        labels = {
+            api.voltage_type: Label("Battery voltage", "V"),
+            api.current_type: Label("Battery current", "A"),
+            api.power_type: Label("Battery power", "kW"),
+        }
+        redis_cache = RedisCache(settings.redis, labels, clock)
+    buffer = AveragingBuffer(clock)
+    outbox = Outbox(clock)
+    client = AretasClient(settings.api.url, settings.api.username, settings.api.password, on_secret=on_secret)
+    return Daemon(
+        sampler=SerialPortReadWriter(settings, buffer, clock),
+        reporter=AretasReporter(
+            settings.self_mac, settings.api, buffer, outbox, clock, redis_cache.publish if redis_cache else None
+        ),
+        uploader=AretasUploader(client, outbox, clock),
+        redis_cache=redis_cache,
+        clock=clock,
+    )
+
+
+def run(settings: Settings, *, level: int, console: TextIO | None, seconds: float | None) -> int:
+    """Run the daemon until a signal, a crash or ``seconds`` have passed. Return the exit code."""
+    secret_filter = set_up_logging(settings.folder, level=level, secrets=settings.secrets(), console=console)
+    for warning in settings.warnings:
+        logger.warning("%s", warning)
+    daemon = build(settings, Clock(), secret_filter.add)
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        daemon.end()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
+    logger.info(
+        "PowerMonitorMiddleware %s starts: a sample every %g s, a report every %g s, to %s",
+        VERSION,
+        settings.serial.sample_interval_ms / 1000,
+        settings.api.report_interval_ms / 1000,
+        settings.api.url,
+    )
+    gc.collect()
+    gc.freeze()  # what the imports left is never garbage: not to be looked through again for years
+    daemon.start()
+    daemon.wait(seconds)
+    logger.info("PowerMonitorMiddleware stops")
+    daemon.stop()
+    logger.info("PowerMonitorMiddleware has stopped")
+    logging.shutdown()
+    return EXIT_INTERNAL if daemon.crashed else EXIT_CLEAN
+
+
+def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    """Return the arguments of the command line. Ends the process with exit code 2 if they are wrong."""
+    parser = argparse.ArgumentParser(
+        prog="backend_daemon.py",
+        description="Reads voltage and current of a battery from two XDM1041 meters and reports them to the "
+        "Aretas cloud and, if enabled, to Redis.",
+        epilog="Without arguments it runs with config.cfg of the working directory. "
+        "Exit codes: 0 clean, 1 a check failed, 2 usage, 70 internal error, 78 configuration.",
+    )
+    parser.add_argument(
+        "--config", type=Path, metavar="PATH", help="the configuration file; log and data live beside it"
+    )
+    parser.add_argument("--check-config", action="store_true", help="only check the configuration file")
+    parser.add_argument(
+        "--demo", action="store_true", help="run with simulated meters, battery and cloud; needs nothing"
+    )
+    parser.add_argument(
+        "--seconds", type=_positive_seconds, metavar="N", help="end by itself after N seconds (with --demo)"
+    )
+    parser.add_argument(
+        "--log-level",
+        default="INFO",
+        choices=("DEBUG", "INFO", "WARNING", "ERROR"),
+        type=str.upper,
+        help="default: INFO",
+    )
+    parser.add_argument("--version", action="version", version=f"PowerMonitorMiddleware {VERSION}")
+    options = parser.parse_args(arguments)
+    if options.seconds is not None and not options.demo:
+        parser.error("--seconds goes with --demo")
+    if options.demo and (options.config or options.check_config):
+        parser.error("--demo makes its own configuration: leave out --config and --check-config")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line asks for. Return the exit code."""
+    options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
+    level = logging.getLevelName(options.log_level)
+    with ExitStack() as stack:
+        if options.demo:
+            from simulator.demo import Demo
+
+            config = stack.enter_context(Demo(Path.cwd() / "demo")).config
+            print(f"Demo: simulated meters, battery and cloud. Log and data are in {config.parent}", flush=True)
+        else:
+            config = options.config or Path("config.cfg")
+        try:
+            settings = load_settings(config)
+        except ConfigurationError as exc:
+            return refuse(exc, config, level)
+        if options.check_config:
+            for warning in settings.warnings:
+                print(f"warning: {warning}")
+            print(f"{config}: the configuration is good")
+            return EXIT_CLEAN
+        console = sys.stdout if options.demo else sys.stderr if sys.stderr.isatty() else None
+        return run(settings, level=level, console=console, seconds=options.seconds)
+
+
+def refuse(error: ConfigurationError, config: Path, level: int) -> int:
+    """Tell the operator on stderr, and in the log if there is a place for it, what is wrong with the configuration."""
+    print(error, file=sys.stderr)
+    if config.is_file():
+        set_up_logging(config.absolute().parent, level=level, secrets=(), console=None)
+        logger.critical("%s", error)
+        logging.shutdown()
+    return EXIT_CONFIGURATION
+
+
+def _positive_seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < 1e9:
+        raise argparse.ArgumentTypeError("must be a number of seconds above 0")
+    return seconds
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""Logging of states instead of events: one line when a trouble begins, one when it ends, a summary in between.
+
+Each worker keeps a ``StateLog`` for each thing that can be in trouble; it is used by that worker's thread only.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from clock import Clock
+
+_SUMMARY_EVERY_S = 3600.0
+
+
+class StateLog:
+    """The trouble, or its absence, of one thing."""
+
+    def __init__(self, logger: logging.Logger, subject: str, clock: Clock) -> None:
+        self._logger = logger
+        self._subject = subject
+        self._clock = clock
+        self._trouble: str | None = None
+        self._since_mono_s = 0.0
+        self._summary_due_mono_s = 0.0
+        self._repeats = 0
+
+    @property
+    def trouble(self) -> str | None:
+        """The kind of trouble it is in, ``None`` if it is well."""
+        return self._trouble
+
+    def failed(self, kind: str, message: str) -> None:
+        """Note a failure. WARNING when its kind is new, then counted, with one summary an hour."""
+        now_mono_s = self._clock.mono_s()
+        if kind != self._trouble:
+            if self._trouble is None:
+                self._since_mono_s, self._repeats = now_mono_s, 0
+            self._trouble = kind
+            self._summary_due_mono_s = now_mono_s + _SUMMARY_EVERY_S
+            self._logger.warning("%s: %s", self._subject, message)
+        elif now_mono_s >= self._summary_due_mono_s:
+            self._summary_due_mono_s = now_mono_s + _SUMMARY_EVERY_S
+            self._logger.warning(
+                "%s: still, after %s and %d failures: %s", self._subject, self._lasted(), self._repeats + 1, message
+            )
+        else:
+            self._logger.debug("%s: %s", self._subject, message)
+        self._repeats += 1
+
+    def well(self, message: str) -> None:
+        """Note that it works. INFO with how long the trouble was and how many failures it had; else nothing."""
+        if self._trouble is None:
+            return
+        self._logger.info("%s: %s after %s (%d failures)", self._subject, message, self._lasted(), self._repeats)
+        self._trouble = None
+
+    def _lasted(self) -> str:
+        return duration_text(self._clock.mono_s() - self._since_mono_s)
+
+
+def duration_text(seconds: float) -> str:
+    """Return a duration as a person says it: ``3.2 s``, ``12 min 5 s``, ``5 h 3 min``, ``12 d 4 h``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, whole_s = divmod(int(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {whole_s} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"

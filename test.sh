@@ -1,0 +1,13 @@
+#!/bin/sh
+# Installs what the tests need and runs all that CI runs: ruff, ruff format, mypy, pytest.
+#   sh test.sh [arguments for pytest]
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+cd "$here"
+sh venv.sh requirements.txt requirements-dev.txt
+. .venv/bin/activate
+set -x
+ruff check .
+ruff format --check .
+mypy .
+python -m pytest "$@"

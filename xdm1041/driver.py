@@ -1,0 +1,271 @@
+"""One XDM1041 set up for one measurement.
+
+    meter = XDM1041(XDM1041Mode.MODE_VOLTAGE_DC, 1, "/dev/ttyUSB0")
+    meter.connect()
+    print(meter.read_val1_raw(), "V")
+
+Used by one thread at a time; only ``interrupt()`` may be called from another. The constructor opens nothing.
+Guarantees: strict question and answer, one question outstanding; a number leaves only if its reply was a whole line of
+exactly the expected form; mode, range and speed are read back, never assumed. It does not retry: after a
+``BrokenExchange``, ``SettingsDiffer`` or ``Unsettled`` call ``connect()`` again, after a ``PortLost`` or
+``WrongInstrument`` ``disconnect()`` first.
+
+The public names are those of the library XDM1041Python, which users of the original daemon know from its README.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from clock import Clock
+
+from . import commands
+from .commands import Identity, XDM1041Mode, XDM1041Rate
+from .errors import (
+    BrokenExchange,
+    Interrupted,
+    Overload,
+    ReplyMalformed,
+    SettingsDiffer,
+    Unsettled,
+    WrongInstrument,
+)
+from .transport import Transport
+
+logger = logging.getLogger(__name__)
+
+_REPLY_TIMEOUT_S = 1.0  # a meter answers within 3 to 60 ms; versions from V4.3.0 on may wait for a conversion
+_IDENTIFY_TRIES = 5  # the first question after power-on can go unanswered or come back with noise in front
+_AFTER_SET_S = 0.1  # time for the noise of the answer mode to come, so that it can be thrown away
+_AFTER_CONFIGURE_S = 0.2
+_SETTLE_AT_LEAST_S = 1.0
+_SETTLE_AT_MOST_S = 3.0
+_SETTLE_POLL_S = 0.1
+_CHANGES_UNTIL_SETTLED = 2  # from zero to the transient, from the transient to the first good value
+
+
+class XDM1041:
+    """A meter for one mode and one manual range.
+
+    ``mode``: what to measure. ``rng``: the number of the manual range, from 1; for DC volts 1 = 50 mV, 2 = 500 mV,
+    3 = 5 V, 4 = 50 V, 5 = 500 V, 6 = 1000 V. ``serial_device``: a path, ``COM3`` or a pyserial URL.
+    ``rate``: how often it converts. ``serial_number``: refuse any other meter; ``None`` takes what is there.
+    Raises ``ValueError`` for a range that the mode does not have.
+    """
+
+    def __init__(
+        self,
+        mode: XDM1041Mode,
+        rng: int = 1,
+        serial_device: str = "/dev/ttyUSB0",
+        *,
+        rate: XDM1041Rate = XDM1041Rate.SLOW,
+        serial_number: str | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.mode = mode
+        self.range = commands.range_of(mode, rng)
+        self.rate = rate
+        self.serial_number = serial_number
+        self.identity: Identity | None = None
+        self._clock = clock or Clock()
+        self._transport = Transport(serial_device, self._clock)
+        self._interrupted = threading.Event()
+        self._set_up = False
+
+    @property
+    def port(self) -> str:
+        """The port as it was given."""
+        return self._transport.port
+
+    def connect(self) -> Identity:
+        """Bring the meter to where its next reading can be trusted, and return who it is.
+
+        Opens the port if need be, drains it, identifies the meter, then verifies its settings if they were made before
+        and still hold; otherwise makes them, reads them back and waits until the readings have settled. Blocks about
+        3 s, 5 s more when nothing answers. Raises any ``XDM1041Error``; may be called again after each.
+        """
+        self._transport.open()
+        self._transport.drain()
+        identity = self.test_conn()
+        if self.serial_number is not None and identity.serial_number != self.serial_number:
+            raise WrongInstrument(
+                f"{self.port} has the meter with serial number {identity.serial_number}, not {self.serial_number}"
+            )
+        if identity != self.identity:
+            self._set_up = False
+        self.identity = identity
+        if not (self._set_up and self._settings_hold()):
+            self.configure()
+            self.settle()
+        return identity
+
+    def disconnect(self) -> None:
+        """Close the port. Its settings are not trusted when it is opened again. Never fails."""
+        self._set_up = False
+        self._transport.close()
+
+    def interrupt(self) -> None:
+        """End every wait of the driver, now and from now on, with ``Interrupted``. For the daemon's stop."""
+        self._interrupted.set()
+
+    def test_conn(self) -> Identity:
+        """Ask who is there and return it. Tries five times, 1 s each.
+
+        Raises ``BrokenExchange``, ``WrongInstrument``, ``PortLost``.
+        """
+        for attempt in range(1, _IDENTIFY_TRIES + 1):
+            try:
+                return commands.parse_identity(self._ask(commands.IDENTIFY))
+            except BrokenExchange as exc:
+                if attempt == _IDENTIFY_TRIES:
+                    raise
+                logger.debug("%s: %s; asking again", self.port, exc)
+                self._pause(0.0)
+                self._transport.drain()
+        raise AssertionError("unreachable")
+
+    def configure(self) -> None:
+        """Set mode, range and speed and read all of them back. Unlocks the panel.
+
+        Blocks about 1 s. Raises ``SettingsDiffer`` if the meter did not take them, ``BrokenExchange``, ``PortLost``.
+        """
+        self._set_up = False
+        self._set(commands.LOCAL, _AFTER_SET_S)
+        self._set(commands.configure_command(self.mode, self.range), _AFTER_CONFIGURE_S)
+        if self.mode in commands.RATED_MODES:
+            self._set(commands.rate_command(self.rate), _AFTER_SET_S)
+        try:
+            self.verify_settings()
+        except SettingsDiffer:
+            if self.range is None:
+                raise
+            self._set(commands.range_command(self.range.number), _AFTER_CONFIGURE_S)
+            self.verify_settings()
+        self._set_up = True
+
+    def verify_settings(self) -> None:
+        """Ask the meter for function, auto range, range and speed and compare. Blocks about 20 ms.
+
+        Raises ``SettingsDiffer`` with what differs, ``BrokenExchange``, ``PortLost``.
+        """
+        self._check(commands.FUNCTION, lambda reply: commands.function_matches(reply, self.mode))
+        if self.range is not None:
+            meter_range = self.range
+            self._check(commands.RANGE, lambda reply: commands.range_matches(reply, meter_range))
+            if self.mode is not XDM1041Mode.MODE_TEMP:
+                self._check(commands.AUTO, lambda reply: reply == "0")
+        if self.mode in commands.RATED_MODES:
+            self._check(commands.RATE, lambda reply: commands.rate_matches(reply, self.rate))
+
+    def settle(self) -> None:
+        """Throw readings away until the meter shows good ones after a change of its settings.
+
+        At least 1 s and two new values, or 3 s. Raises ``Unsettled`` if it still answers exactly zero then.
+        """
+        started_mono_s = self._clock.mono_s()
+        last, changes = "", -1
+        while True:
+            text = self._ask(commands.MEASURE)
+            if text != last:
+                last, changes = text, changes + 1
+            elapsed_s = self._clock.mono_s() - started_mono_s
+            zero = self._is_zero(text)
+            if not zero and elapsed_s >= _SETTLE_AT_LEAST_S and changes >= _CHANGES_UNTIL_SETTLED:
+                return
+            if elapsed_s >= _SETTLE_AT_MOST_S:
+                if zero:
+                    raise Unsettled(f"still exactly zero {_SETTLE_AT_MOST_S:g} s after it was set up")
+                return
+            self._pause(_SETTLE_POLL_S)
+
+    def read_val1_raw(self) -> float:
+        """Return the present reading in SI units (V, A, Ω, …): the last finished conversion. Blocks 1 s at most.
+
+        Raises ``Overload``, ``Unsettled``, ``BrokenExchange``, ``PortLost``.
+        """
+        return commands.parse_reading(self._ask(commands.MEASURE), self.range)
+
+    def read_val2_raw(self) -> float | None:
+        """Return the reading of the second display in SI units, ``None`` if it is off. Blocks and raises likewise."""
+        text = self._ask(commands.MEASURE_SECOND)
+        return None if text.upper() == "NONE" else commands.parse_reading(text, None)
+
+    def read_val1_str(self) -> str:
+        """Return what the main display shows, with its unit, for a person to read. Blocks and raises likewise."""
+        return self._ask(commands.MEASURE_TEXT)
+
+    def read_val2_str(self) -> str:
+        """Return what the second display shows, ``NONe`` if it is off. Blocks and raises likewise."""
+        return self._ask(commands.MEASURE_SECOND_TEXT)
+
+    def set_mode(self, mode: XDM1041Mode, rng: int = 1) -> None:
+        """Measure something else, on manual range ``rng``; the lowest unless told. Blocks about 3 s.
+
+        Raises ``ValueError`` for a range the mode does not have, and what ``configure()`` and ``settle()`` raise.
+        """
+        self.mode, self.range = mode, commands.range_of(mode, rng)
+        self.configure()
+        self.settle()
+
+    def set_range(self, rng: int) -> None:
+        """Change to another manual range of the present mode. Raises and blocks as ``set_mode()``."""
+        self.set_mode(self.mode, rng)
+
+    def set_sample_speed_slow(self) -> None:
+        """Convert slowly (nominally 4/s; the only speed with full accuracy). Raises and blocks as ``set_mode()``."""
+        self._set_rate(XDM1041Rate.SLOW)
+
+    def set_sample_speed_med(self) -> None:
+        """Convert at medium speed (nominally 16/s). Raises and blocks as ``set_mode()``."""
+        self._set_rate(XDM1041Rate.MEDIUM)
+
+    def set_sample_speed_fast(self) -> None:
+        """Convert fast (nominally 65/s). Raises and blocks as ``set_mode()``."""
+        self._set_rate(XDM1041Rate.FAST)
+
+    def _set_rate(self, rate: XDM1041Rate) -> None:
+        self.rate = rate
+        self.configure()
+        self.settle()
+
+    def _settings_hold(self) -> bool:
+        try:
+            self.verify_settings()
+        except SettingsDiffer as exc:
+            logger.warning("%s: %s; it is set up again", self.port, exc)
+            return False
+        return True
+
+    def _is_zero(self, text: str) -> bool:
+        try:
+            commands.parse_reading(text, self.range)
+        except Unsettled:
+            return True
+        except Overload:
+            return False
+        return False
+
+    def _check(self, question: str, matches: Callable[[str], bool]) -> None:
+        reply = self._ask(question)
+        if not matches(reply):
+            self._set_up = False
+            wanted = f"{self.mode.name} {self.range.label if self.range else ''} {self.rate.name.lower()}"
+            raise SettingsDiffer(f"the meter answers {reply!r} to {question}, but should be set to {wanted}")
+
+    def _ask(self, question: str) -> str:
+        text = commands.reply_text(self._transport.query(question, _REPLY_TIMEOUT_S))
+        if not text:
+            raise ReplyMalformed(f"an empty line answers {question}")
+        return text
+
+    def _set(self, command: str, pause_s: float) -> None:
+        self._transport.send(command)
+        self._pause(pause_s)
+        self._transport.discard_waiting()
+
+    def _pause(self, seconds: float) -> None:
+        if self._interrupted.wait(self._clock.timeout_s(self._clock.mono_s() + seconds)):
+            raise Interrupted("the daemon is stopping")
