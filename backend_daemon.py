@@ -20,15 +20,21 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, TextIO
 
-from aretas_api import AretasClient
-from aretas_reporter import AretasReporter, AretasUploader
-from averaging_buffer import AveragingBuffer
-from clock import Clock
-from log_setup import set_up_logging
-from outbox import Outbox
-from serial_port_read_writer import SerialPortReadWriter
-from settings import ConfigurationError, Settings, load_settings
-from worker import Worker
+try:
+    from aretas_api import AretasClient
+    from aretas_reporter import AretasReporter, AretasUploader
+    from averaging_buffer import AveragingBuffer
+    from clock import Clock
+    from config_file import ConfigurationError
+    from log_setup import set_up_logging
+    from outbox import Outbox
+    from serial_port_read_writer import SerialPortReadWriter
+    from settings import Settings, load_settings
+    from worker import Worker
+except ModuleNotFoundError as exc:
+    sys.exit(
+        f"{exc.name} is not installed: start with 'sh run.sh', which installs it, or pip install -r requirements.txt"
+    )
 
 if TYPE_CHECKING:
     from redis_cache import RedisCache
@@ -224,7 +230,8 @@ def refuse(error: ConfigurationError, config: Path, level: int) -> int:
     print(error, file=sys.stderr)
     if config.is_file():
         set_up_logging(config.absolute().parent, level=level, secrets=(), console=None)
-        logger.critical("%s", error)
+        for line in str(error).splitlines():
+            logger.critical("%s", line)
         logging.shutdown()
     return EXIT_CONFIGURATION
 

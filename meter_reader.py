@@ -142,7 +142,7 @@ class MeterReader(Worker):
                 self.meter.verify_settings()
             value = reading
         except Overload as exc:
-            refused = "overload"
+            refused = type(exc).__name__
             self._overload.failed(refused, f"{exc}; there is no value to report while this lasts")
         except XDM1041Error as exc:
             refused = type(exc).__name__

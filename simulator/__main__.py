@@ -1,0 +1,130 @@
+"""``python3 -m simulator``: a battery with two virtual meters, and a cloud if wanted, to try things on by hand.
+
+Prints the ports and the lines for ``config.cfg``, then runs until Ctrl-C, SIGTERM or ``--seconds``. Exit code 0 then,
+2 for arguments that cannot be used. The main thread only waits; each port, and the cloud, has a thread of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from .battery import BadRecording, Battery, BatteryModel, RecordedBattery
+from .meter import VirtualMeter
+from .modes import Profile
+from .ports import HAS_PTYS, Port, PtyPort, TcpPort
+
+VOLTAGE_SERIAL, CURRENT_SERIAL = "22511040", "22511041"
+MAC = 123456789
+USERNAME, PASSWORD = "simulator@example.invalid", "not-a-secret"
+
+_PROFILES = {profile.value.version.removeprefix("V"): profile for profile in Profile}
+
+_METER_LINES = """\
+[XDM]
+xdm_voltage_enable = True
+xdm_voltage_port = {voltage}
+xdm_current_enable = True
+xdm_current_port = {current}
+xdm_shunt_resistance = {shunt_ohm}
+xdm_current_reverse_polarity = {leads_reversed}
+"""
+_CLOUD_LINES = """\
+[DEFAULT]
+self_mac = {mac}
+API_URL = {url}
+API_USERNAME = {username}
+API_PASSWORD = {password}
+
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the simulator until it is stopped. Return the exit code; ends the process with 2 for bad arguments."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    with ExitStack() as stack:
+        try:
+            battery = _battery(arguments)
+            voltage, current = (stack.enter_context(port) for port in _ports(arguments, battery))
+        except (BadRecording, OSError) as exc:
+            parser.error(str(exc))
+        lines = _METER_LINES.format(
+            voltage=voltage.address,
+            current=current.address,
+            shunt_ohm=battery.shunt_ohm,
+            leads_reversed=battery.leads_reversed,
+        )
+        if arguments.cloud:
+            lines = _start_cloud(stack) + lines
+        sys.stdout.write(f"Two virtual meters are running. For config.cfg:\n\n{lines}\nCtrl-C ends them.\n")
+        sys.stdout.flush()
+        stop.wait(arguments.seconds)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python3 -m simulator",
+        description="Runs two virtual XDM1041 meters on one battery: one on its volts, one across its shunt.",
+    )
+    parser.add_argument("--tcp", action="store_true", help="TCP ports instead of ptys (always so on Windows)")
+    parser.add_argument("--link-dir", type=Path, metavar="DIR", help="name the ptys DIR/voltage and DIR/current")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="play a recording: seconds,voltage_v,current_a")
+    parser.add_argument("--reversed", action="store_true", help="the leads across the shunt are the wrong way round")
+    parser.add_argument("--profile", choices=_PROFILES, default="4.0.0", help="firmware to imitate (4.0.0)")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="another N, another battery and noise (1)")
+    parser.add_argument("--cloud", action="store_true", help="run a virtual Aretas cloud as well")
+    parser.add_argument("--seconds", type=_positive, metavar="N", help="end by itself after N seconds")
+    return parser
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= threading.TIMEOUT_MAX:
+        raise argparse.ArgumentTypeError(f"{text} is no length of time")
+    return value
+
+
+def _battery(arguments: argparse.Namespace) -> Battery:
+    if arguments.csv is None:
+        return BatteryModel(seed=arguments.seed, leads_reversed=arguments.reversed)
+    return RecordedBattery.from_csv(arguments.csv, leads_reversed=arguments.reversed)
+
+
+def _ports(arguments: argparse.Namespace, battery: Battery) -> list[Port]:
+    """Return the voltage meter's port and the current meter's. Raises ``OSError`` when they cannot be had."""
+    if arguments.link_dir is not None and (arguments.tcp or not HAS_PTYS):
+        raise OSError("--link-dir names ptys; TCP ports have none")
+    ports: list[Port] = []
+    for name, quantity, serial_number, seed in (
+        ("voltage", battery.voltage_v, VOLTAGE_SERIAL, arguments.seed),
+        ("current", battery.shunt_v, CURRENT_SERIAL, arguments.seed + 1),
+    ):
+        profile = _PROFILES[arguments.profile]
+        meter = VirtualMeter(quantity, serial_number=serial_number, profile=profile, seed=seed)
+        link = arguments.link_dir / name if arguments.link_dir is not None else None
+        ports.append(TcpPort(meter) if arguments.tcp or not HAS_PTYS else PtyPort(meter, link=link))
+    return ports
+
+
+def _start_cloud(stack: ExitStack) -> str:
+    """Start a virtual cloud that knows one account and one device; return its configuration lines."""
+    from .cloud import VirtualCloud  # here, because the meters do without it
+
+    cloud = VirtualCloud(port=0, username=USERNAME, password=PASSWORD, macs=[MAC])
+    cloud.start()
+    stack.callback(cloud.stop)
+    return _CLOUD_LINES.format(mac=MAC, url=cloud.url, username=USERNAME, password=PASSWORD)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,27 @@
+"""A clock that a test moves by hand."""
+
+from __future__ import annotations
+
+from clock import Clock
+
+
+class ManualClock(Clock):
+    """Stands still until it is moved; the two clocks move together unless ``step_utc`` is used."""
+
+    def __init__(self, mono_s: float = 1000.0, utc_s: float = 1_700_000_000.0) -> None:
+        self._mono_s, self._utc_s = mono_s, utc_s
+
+    def mono_s(self) -> float:
+        return self._mono_s
+
+    def utc_s(self) -> float:
+        return self._utc_s
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self._mono_s += seconds
+        self._utc_s += seconds
+
+    def step_utc(self, seconds: float) -> None:
+        """Set the wall clock, as NTP does."""
+        self._utc_s += seconds
