@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 
 from aretas_api import (
     AretasClient,
-    AretasError,
     BatchTooLarge,
     DeviceNotRegistered,
     LogInRefused,
@@ -23,7 +22,7 @@ from aretas_api import (
 from averaging_buffer import AveragingBuffer
 from clock import Clock
 from measurements import Datum, Interval, IntervalSummary
-from outbox import Lent, Outbox
+from outbox import Lent, Outbox, Tally
 from settings import ApiSettings
 from state_log import StateLog
 from worker import Worker
@@ -110,7 +109,12 @@ class AretasReporter(Worker):
         self._outbox.put(readings)
         if self._publish is not None and readings:
             self._publish(readings)
-        self._outbox.wait_until_empty(min(self.clock.mono_s() + _REPORT_LINE_WITHIN_S, self._interval.end_mono_s))
+        if readings or not self._stop.is_set():
+            self._log_line(summary, before)
+
+    def _log_line(self, summary: IntervalSummary, before: Tally) -> None:
+        """Log the line of a report, with what became of its readings within half a second."""
+        self._outbox.wait_until_empty(self.clock.mono_s() + _REPORT_LINE_WITHIN_S)
         after = self._outbox.tally()
         delivered = after.delivered - before.delivered
         logger.info("%s; cloud: %d delivered, %d waiting", summary_text(summary), delivered, after.waiting)
@@ -238,5 +242,3 @@ def summary_text(summary: IntervalSummary) -> str:
     samples = max((statistic.count for *_, statistic, _ in quantities if statistic is not None), default=0)
     return f"{', '.join(parts)} ({samples} samples)"
 
-
-__all__ = ["AretasError", "AretasReporter", "AretasUploader", "summary_text"]

@@ -127,7 +127,7 @@ class Table:
 
 
 def read_config_file(path: Path, table: Table) -> ConfigFile:
-    """Read the file at ``path`` and check each of its keys. Raise ``ConfigurationError`` if it cannot be read at all."""
+    """Read the file at ``path`` and check each key. Raise ``ConfigurationError`` if it cannot be read at all."""
     try:
         raw = path.read_bytes()
     except FileNotFoundError:

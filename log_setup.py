@@ -53,7 +53,7 @@ def set_up_logging(folder: Path, *, level: int, secrets: Iterable[str], console:
     """
     reset_logging()
     secret_filter = SecretFilter(secrets)
-    terminal = logging.StreamHandler(console if console is not None else sys.stderr)
+    terminal = Console(console if console is not None else sys.stderr)
     file = LogFile(folder / LOG_NAME, notices=terminal)
     for handler in (terminal, file):
         handler.addFilter(secret_filter)
@@ -182,6 +182,16 @@ class LineFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return super().format(record).replace("\n", "\n    ")
+
+
+class Console(logging.StreamHandler[TextIO]):
+    """The terminal. When it is gone (closed, or ``| head`` has seen enough), nothing is written to it any more."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (logging's name)
+        if isinstance(sys.exc_info()[1], OSError):
+            logging.getLogger().removeHandler(self)
+        else:
+            super().handleError(record)
 
 
 class LogFile(logging.handlers.RotatingFileHandler):

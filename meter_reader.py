@@ -22,6 +22,8 @@ from xdm1041 import (
     BrokenExchange,
     Interrupted,
     Overload,
+    PortLost,
+    PortUnavailable,
     SettingsDiffer,
     Unsettled,
     XDM1041Error,
@@ -162,6 +164,7 @@ class MeterReader(Worker):
         """Note what is wrong. After anything that a mere look at the settings cannot mend, the port is closed."""
         if isinstance(exc, Interrupted):
             return
-        self._state.failed(type(exc).__name__, f"{exc}; nothing is reported from it until it works again")
+        kind = "port" if isinstance(exc, (PortLost, PortUnavailable)) else type(exc).__name__
+        self._state.failed(kind, f"{exc}; nothing is reported from it until it works again")
         if not isinstance(exc, (BrokenExchange, SettingsDiffer, Unsettled)):
             self.meter.disconnect()

@@ -147,7 +147,8 @@ def _url(text: str) -> str:
 def _has_host(url: str, schemes: Iterable[str], *, port_needed: bool = False) -> bool:
     try:
         parts = urlsplit(url)
-        return parts.scheme in schemes and bool(parts.hostname) and (parts.port is not None or not port_needed)
+        port_good = parts.port != 0 and (parts.port is not None or not port_needed)
+        return parts.scheme in schemes and bool(parts.hostname) and port_good
     except ValueError:  # its text may quote the address, so it is not passed on
         return False
 

@@ -51,7 +51,7 @@ class StateLog:
         """Note that it works. INFO with how long the trouble was and how many failures it had; else nothing."""
         if self._trouble is None:
             return
-        self._logger.info("%s: %s after %s (%d failures)", self._subject, message, self._lasted(), self._repeats)
+        self._logger.info("%s: %s after %s (failures: %d)", self._subject, message, self._lasted(), self._repeats)
         self._trouble = None
 
     def _lasted(self) -> str:

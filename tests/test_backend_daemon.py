@@ -70,7 +70,7 @@ def test_after_a_restart_the_rest_of_the_interval_is_reported_at_its_end(tmp_pat
         rig.configure(report_ms=5000)
         rig.start()
         rig.wait_for_intervals(1)
-        wait_for(lambda: Clock().utc_s() % 5 > 0.6, what="the middle of an interval")
+        wait_for(lambda: 1.5 < Clock().utc_s() % 5 < 3, what="the middle of an interval")
         rig.stop()
         cut = max(rig.arrived())
         rig.start()
@@ -125,7 +125,7 @@ def test_a_cloud_that_never_answers_holds_up_nothing_and_is_left_behind_on_stop(
         lines = [line for line in rig.log.splitlines() if "waiting" in line]
         timestamp = json.loads(server.hash(str(MAC))["532"])["timestamp"]
         assert Clock().utc_s() * 1000 - timestamp < 2500
-        assert all("(4 samples)" in line for line in lines[2:])
+        assert not any("no voltage" in line or "no current" in line for line in lines[2:])
         code, seconds = rig.stop()
         assert code == 0
         assert seconds < 5

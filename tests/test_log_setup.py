@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import errno
 import io
 import json
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -308,7 +310,7 @@ def test_a_message_that_cannot_be_formatted_does_not_raise(
 
 class BrokenConsole(io.StringIO):
     def write(self, text: str) -> int:
-        raise BrokenPipeError(errno.EPIPE, "gone")
+        raise RuntimeError("gone")
 
 
 def test_logging_s_own_error_output_shows_no_secret(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -316,7 +318,7 @@ def test_logging_s_own_error_output_shows_no_secret(tmp_path: Path, capsys: pyte
     message, argument = f"a hunter{2}secret %s", f"hunter{2}secret"  # the caller's line is quoted
     logger.info(message, argument)
     err = capsys.readouterr().err
-    assert "BrokenPipeError" in err
+    assert "RuntimeError" in err
     assert "hunter2secret" not in err
     assert lines_of(tmp_path)[0].endswith("a *** ***")
 
@@ -336,6 +338,22 @@ def test_a_folder_that_is_missing_and_comes_later(tmp_path: Path) -> None:
     assert "lines are missing above" in second
     assert third.endswith("and on")
     assert "is written again" in console.getvalue()
+
+
+def test_a_terminal_that_is_gone_is_left_alone_and_the_file_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w") as console:
+        set_up_logging(tmp_path, level=logging.INFO, secrets=(), console=console)
+        os.close(reader)  # as `| head` does
+        for number in range(3):
+            logging.getLogger("x").info("line %d", number)
+        reset_logging()
+        with contextlib.suppress(BrokenPipeError):
+            console.close()
+    assert (tmp_path / LOG_NAME).read_text().count("line") == 3
+    assert capsys.readouterr().err == ""
 
 
 def test_without_a_console_it_is_said_on_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

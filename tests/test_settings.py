@@ -267,6 +267,7 @@ REFUSED = [
     ("DEFAULT", "API_URL", "https:///rest/", "must be an address"),
     ("DEFAULT", "API_URL", "https://[bad/", "must be an address"),
     ("DEFAULT", "API_URL", "https://host:99999/", "must be an address"),
+    ("DEFAULT", "API_URL", "https://host:0/", "must be an address"),
     ("DEFAULT", "API_URL", "https://ho st/", "must be an address"),
     ("DEFAULT", "API_URL", "https://h/?x=1", "must be an address"),
     ("API", "report_interval", "999", "from 1000 to 86400000"),

@@ -82,7 +82,7 @@ def test_a_state_is_logged_when_it_changes_and_summed_up_in_between(caplog: pyte
         "voltage meter: no answer",
         "voltage meter: still, after 1 h 0 min and 61 failures: no answer",
         "voltage meter: port gone",
-        "voltage meter: works again after 1 h 40 min (101 failures)",
+        "voltage meter: works again after 1 h 40 min (failures: 101)",
     ]
 
 

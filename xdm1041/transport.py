@@ -167,6 +167,8 @@ def _why(exc: BaseException) -> str:
         return "it is not there (is the adapter plugged in? ls /dev/serial/by-path shows the names)"
     if number == errno.EACCES:
         return "permission denied (the user must be in the group of the port, on most systems dialout)"
+    if number == errno.EIO:
+        return "it has gone (was the adapter unplugged?)"
     if number in (errno.EBUSY, errno.EAGAIN) or "exclusively lock" in str(exc):
         return "another program holds it"
     return str(exc) or type(exc).__name__

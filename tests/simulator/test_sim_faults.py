@@ -18,18 +18,9 @@ from simulator.faults import (
     with_the_next,
     wrong_baud,
 )
-from tests.simulator.bench import LATENCY_S, SETTLED_S, Bench
+from tests.simulator.bench import LATENCY_S, Bench
 
 READING = b"1.250000E-02\r\n"
-
-
-@pytest.fixture
-def bench() -> Bench:
-    """A noise-free meter that reads 12.5 mV."""
-    bench = Bench(0.0125)
-    bench.send("CONF:VOLT:DC 50E-3")
-    bench.wait(SETTLED_S)
-    return bench
 
 
 @pytest.mark.parametrize(
