@@ -48,6 +48,29 @@ def test_main_job_from_meters_to_cloud_redis_and_log(tmp_path: Path) -> None:
     assert all(LOG_LINE.match(line) for line in rig.log.splitlines())
 
 
+def test_every_report_is_the_mean_of_what_the_meters_served(tmp_path: Path) -> None:
+    with Rig(tmp_path, volts=lambda at: 52 + at % 3, shunt_volts=lambda at: 0.02 - at % 0.7 / 20) as rig:
+        rig.configure(sample_ms=500, report_ms=2000)
+        rig.start()
+        rig.wait_for_intervals(3)
+        rig.stop()
+        offset_s = Clock().utc_s() - Clock().mono_s()
+        for end_utc_ms, values in sorted(rig.arrived().items())[1:-1]:
+            end_mono_s = end_utc_ms / 1000 - offset_s
+            served = [
+                [each.value for each in meter.served if end_mono_s - 2 < each.mono_s <= end_mono_s]
+                for meter in (rig.voltage, rig.current)
+            ]
+            amperes = [volts / SHUNT_OHM for volts in served[1]]
+            watts = [volts * ampere for volts, ampere in zip(served[0], amperes, strict=True)]
+            assert len(watts) == 4
+            assert values == {
+                "V": pytest.approx(sum(served[0]) / 4, rel=1e-9),
+                "A": pytest.approx(sum(amperes) / 4, rel=1e-9),
+                "kW": pytest.approx(sum(watts) / 4000, rel=1e-9),
+            }
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_reports_the_open_interval_and_ends_cleanly(tmp_path: Path, number: int) -> None:
     with Rig(tmp_path) as rig:

@@ -17,7 +17,7 @@ from measurements import Interval, PowerSample
 from meter_reader import MeterReader, Reading
 from serial_port_read_writer import SerialPortReadWriter, _shift_clear_of_boundary_s
 from settings import Settings, load_settings
-from simulator.faults import late, lost, replaced_by
+from simulator.faults import doubled, late, lost, replaced_by, with_the_next
 from simulator.modes import Mode
 from simulator.modes import Rate as SimulatedRate
 from tests.rig import SHUNT_OHM, Rig, wait_for
@@ -166,6 +166,28 @@ def test_a_late_reply_never_becomes_the_next_sample(tmp_path: Path) -> None:
         wait_for(lambda: len(buffer.having(*BOTH)) >= whole + 3)
     intact = {served.value for served in rig.voltage.served if served.intact}
     assert {sample.voltage_v for sample in buffer.samples if sample.voltage_v is not None} <= intact
+
+
+def test_a_doubled_or_stalled_reply_never_shifts_the_samples_behind_it(tmp_path: Path) -> None:
+    volts: Callable[[float], float] = lambda mono_s: 50.0 + mono_s % 1.0  # noqa: E731
+    with Rig(tmp_path, volts=volts) as rig, sampling(load_settings(rig.configure(sample_ms=500))) as (_, buffer):
+        for disturb in (
+            lambda: rig.voltage.faults.once(doubled(), to="MEAS1?"),
+            lambda: rig.voltage.faults.once(with_the_next(), to="MEAS1?"),
+            lambda: rig.voltage.stall(3.0),
+        ):
+            whole = len(buffer.having(*BOTH))
+            wait_for(lambda: len(buffer.having(*BOTH)) > whole)  # noqa: B023  (called before the loop goes on)
+            halves = len(buffer.having("current_a"))
+            disturb()
+            wait_for(lambda: len(buffer.having("current_a")) > halves)  # noqa: B023
+        wait_for(lambda: len(buffer.having(*BOTH)) > whole + 2)
+    served = sorted((each.mono_s, each.value) for each in rig.voltage.served if each.intact)
+    for sample in buffer.samples:
+        if sample.voltage_v is not None:
+            asked_mono_s = min((at for at, _ in served if at >= sample.start_mono_s), default=0.0)
+            assert dict(served)[asked_mono_s] == sample.voltage_v
+            assert asked_mono_s - sample.start_mono_s < 0.05
 
 
 def test_a_reply_that_is_no_reading_is_absent_and_counted(tmp_path: Path) -> None:
