@@ -17,6 +17,7 @@ from simulator.cloud import Reply, never_answer
 from simulator.ports import TcpPort
 from tests.redis_server import RedisServer
 from tests.rig import MAC, PASSWORD, PROJECT, SHUNT_OHM, Rig, run_daemon, start_daemon, wait_for
+from tests.serial_server import Rfc2217Server
 
 LOG_LINE = re.compile(
     r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [+-]\d{4} - [\w.]+ - (DEBUG|INFO|WARNING|ERROR|CRITICAL) - "
@@ -179,18 +180,19 @@ def test_a_pulled_cable_costs_its_own_values_only_and_heals(tmp_path: Path) -> N
 
 
 def test_meters_on_serial_servers(tmp_path: Path) -> None:
-    with Rig(tmp_path, plugged_in=False) as rig:
-        rig.voltage_port, rig.current_port = TcpPort(rig.voltage), TcpPort(rig.current)
-        with rig.voltage_port, rig.current_port:
-            ports = {"xdm_voltage_port": rig.voltage_port.address, "xdm_current_port": rig.current_port.address}
-            rig.configure({"XDM": ports})
+    with Rig(tmp_path) as rig, TcpPort(rig.voltage) as tcp:
+        with Rfc2217Server(rig.current_port.address) as server:
+            rig.configure({"XDM": {"xdm_voltage_port": tcp.address, "xdm_current_port": server.url}})
             rig.start()
             rig.wait_for_intervals(1)
-            rig.voltage_port.unplug()
+            tcp.unplug()
             rig.wait_for_intervals(1, "A")
-            rig.voltage_port.plug_in()
+            tcp.plug_in()
             rig.wait_for_intervals(1)
-            rig.stop()
+        rig.wait_for_intervals(1, "V")
+        with Rfc2217Server(rig.current_port.address, server.number):
+            rig.wait_for_intervals(1)
+            assert rig.stop()[0] == 0
 
 
 def test_overload_is_absent_and_never_a_number(tmp_path: Path) -> None:

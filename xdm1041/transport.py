@@ -24,12 +24,13 @@ if sys.platform != "win32":
 
     _TERMIOS_ERRORS = (termios.error,)  # not an OSError
 
-# pyserial lets TypeError and ValueError out when a port vanishes under it or a URL cannot be understood.
-_FOREIGN = (serial.SerialException, OSError, ValueError, TypeError, *_TERMIOS_ERRORS)
+# pyserial lets TypeError and ValueError out when a port vanishes under it or a URL cannot be understood, and
+# NotImplementedError where a kind of port lacks something.
+_FOREIGN = (serial.SerialException, OSError, ValueError, TypeError, NotImplementedError, *_TERMIOS_ERRORS)
 
 _BAUD = 115200  # the meter's default; it can be changed on its front panel only
 _LONGEST_LINE = 128  # bytes; the meter's longest reply, *IDN?, has some 35
-_WRITE_TIMEOUT_S = 0.5
+_WRITE_TIMEOUT_S = 0.5  # pyserial's rfc2217:// refuses one; its socket has a timeout of its own, 5 s
 _POLL_S = 0.05  # never changed while the port is open: an rfc2217:// port would negotiate all its settings anew
 _QUIET_S = 0.3
 _DRAIN_LIMIT_S = 2.0
@@ -67,7 +68,7 @@ class Transport:
                 rtscts=False,
                 dsrdtr=False,
                 timeout=_POLL_S,
-                write_timeout=_WRITE_TIMEOUT_S,
+                write_timeout=None if self.port.lower().startswith("rfc2217:") else _WRITE_TIMEOUT_S,
                 exclusive=True,
             )
         except _FOREIGN as exc:
