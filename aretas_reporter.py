@@ -194,9 +194,9 @@ class AretasUploader(Worker):
             )
             return _NOT_REGISTERED_RETRY_S
         except BatchTooLarge as exc:
-            self._batch = max(1, len(lent) // 2)
+            self._batch = len(lent) // 2
             self._state.failed("too large", f"{exc}; smaller batches from now on")
-            return 0.0 if len(lent) > 1 else self._backoff_s(None)
+            return 0.0
         except TryLater as exc:
             self._state.failed("unreachable", f"{exc}; readings are kept and sent later")
             return self._backoff_s(exc.retry_after_s)
@@ -208,9 +208,9 @@ class AretasUploader(Worker):
         """Deliver a batch; find what is refused in it by halving, so that it takes nothing else with it."""
         try:
             self._client.send_batch([each.datum for each in lent])
-        except DeviceNotRegistered:
-            raise
-        except ReadingsRefused as exc:
+        except (ReadingsRefused, BatchTooLarge) as exc:
+            if len(lent) > 1 and isinstance(exc, BatchTooLarge):
+                raise
             if len(lent) > 1:
                 self._send(lent[: len(lent) // 2])
                 self._send(lent[len(lent) // 2 :])
@@ -240,5 +240,4 @@ def summary_text(summary: IntervalSummary) -> str:
         for unit, name, statistic, digits in quantities
     ]
     samples = max((statistic.count for *_, statistic, _ in quantities if statistic is not None), default=0)
-    return f"{', '.join(parts)} ({samples} samples)"
-
+    return f"{', '.join(parts)} ({samples} sample{'' if samples == 1 else 's'})"

@@ -123,7 +123,7 @@ class AretasClient:
         return self._ask(Question(method="GET", path="sensordata/byrange", query=query), answers.data)
 
     def sensor_types(self) -> list[SensorType]:
-        """Return the catalogue of sensor types. Needs no log-in. Raises TryLater."""
+        """Return the catalogue of sensor types. Needs no log-in. Raises TryLater; LogInRefused if it does need one."""
         question = Question(method="GET", path="sensortype/list")
         with self._transport.call():
             answer = self._transport.exchange(question)
@@ -192,6 +192,8 @@ class AretasClient:
         return replace(question, headers={**question.headers, "Authorization": f"Bearer {self._token}"})
 
     def _require_ok(self, question: Question, answer: Answer) -> None:
+        if answer.status in REFUSED_TOKEN:
+            raise LogInRefused(f"{self._host} refused {question.path} ({answer.status})")
         if answer.status != OK:
             text = f"{self._host} answered {question.path} with status {answer.status}"
             raise TryLater(text, retry_after_s=answer.retry_after_s)

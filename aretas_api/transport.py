@@ -104,6 +104,9 @@ class Transport:
             answer = self._fetch(call, question)
         except FOREIGN as exc:
             failure = self._reason(exc)
+        except ValueError:  # what the TLS library says of a connection that was shut down before its handshake
+            if call.ended_because is None:
+                raise
         failure = call.ended_because or failure
         elapsed_ms = (self._clock.mono_s() - begin_mono_s) * 1000
         if failure is not None:  # raised out here, so that not even the context of the error leads to the foreign one

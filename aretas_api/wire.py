@@ -46,6 +46,7 @@ class Call:
         self._too_late = f"not complete after {total_timeout_s:g} s"
         self._timer = threading.Timer(total_timeout_s, self.end, [self._too_late])
         self._timer.daemon = True
+        self._timer.name = "aretas-time-limit"
         self._lock = threading.Lock()
         self._on_end: list[Callable[[], object]] = []
         self._handles: list[socket.socket] = []
@@ -72,7 +73,7 @@ class Call:
 
     @property
     def ended_because(self) -> str | None:
-        """Why the call has ended, for an operator; ``None`` while it goes on. Does not depend on a timer that is late."""
+        """Why the call has ended, in an operator's words; ``None`` while it goes on. True even if the timer lags."""
         return self._ended_because or (self._too_late if self._remaining_s() == 0.0 else None)
 
     def watch(self, sock: socket.socket) -> None:
@@ -177,6 +178,13 @@ class _Connection(HTTPConnection):
             raise ConnectTimeoutError(self, "timed out") from exc
         except OSError as exc:
             raise NewConnectionError(self, "failed") from exc
+
+    def _tunnel(self) -> None:
+        """Override urllib3's way through a proxy, which takes an answer that ends half-way for a tunnel that stands."""
+        super()._tunnel()
+        reason = _present_call.get().ended_because
+        if reason is not None:
+            raise TimeoutError(reason)
 
     def putrequest(self, method: str, url: str, skip_host: bool = False, skip_accept_encoding: bool = False) -> None:
         """Override the first step of a request: its first line."""

@@ -18,7 +18,8 @@ from clock import Clock
 from measurements import Datum, Interval, IntervalSummary, PowerSample, Statistic
 from outbox import Outbox, Tally
 from settings import ApiSettings
-from simulator.cloud import HTML_PAGE, Fault, Reply, VirtualCloud, never_answer, reset_mid_reply
+from simulator.cloud import VirtualCloud
+from simulator.cloud_http import HTML_PAGE, Fault, Reply, never_answer, reset_mid_reply
 from tests.clocks import ManualClock
 from tests.rig import MAC, wait_for
 

@@ -13,7 +13,7 @@ from urllib.parse import quote, quote_plus
 import pytest
 
 from clock import Clock
-from simulator.cloud import Reply, never_answer
+from simulator.cloud_http import Reply, never_answer
 from simulator.ports import TcpPort
 from tests.redis_server import RedisServer
 from tests.rig import MAC, PASSWORD, PROJECT, SHUNT_OHM, Rig, run_daemon, start_daemon, wait_for

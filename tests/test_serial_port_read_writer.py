@@ -171,11 +171,12 @@ def test_a_late_reply_never_becomes_the_next_sample(tmp_path: Path) -> None:
 def test_a_doubled_or_stalled_reply_never_shifts_the_samples_behind_it(tmp_path: Path) -> None:
     volts: Callable[[float], float] = lambda mono_s: 50.0 + mono_s % 1.0  # noqa: E731
     with Rig(tmp_path, volts=volts) as rig, sampling(load_settings(rig.configure(sample_ms=500))) as (_, buffer):
-        for disturb in (
+        disturbances: list[Callable[[], None]] = [
             lambda: rig.voltage.faults.once(doubled(), to="MEAS1?"),
             lambda: rig.voltage.faults.once(with_the_next(), to="MEAS1?"),
             lambda: rig.voltage.stall(3.0),
-        ):
+        ]
+        for disturb in disturbances:
             whole = len(buffer.having(*BOTH))
             wait_for(lambda: len(buffer.having(*BOTH)) > whole)  # noqa: B023  (called before the loop goes on)
             halves = len(buffer.having("current_a"))

@@ -11,13 +11,14 @@ from contextlib import contextmanager
 import pytest
 
 from aretas_api import AretasClient, TryLater
-from simulator.cloud import VirtualCloud, answer_slowly, lose_reply, never_answer, trickle
+from simulator.cloud import VirtualCloud
+from simulator.cloud_http import answer_slowly, lose_reply, never_answer, trickle
 from tests.aretas_api.conftest import PASSWORD, Tls, reading
 from tests.aretas_api.raw_server import raw_server, read_request
 from tests.aretas_api.raw_server import trickle as send_slowly
 
 Maker = Callable[..., AretasClient]
-TOTAL_S = 0.5
+TOTAL_S = 0.35
 BATCH = "ingest/std/batch"
 
 
@@ -67,7 +68,7 @@ def test_no_answer(any_cloud: VirtualCloud, new_client: Maker, kept: bool) -> No
 
 def test_the_log_in_counts_too(any_cloud: VirtualCloud, new_client: Maker) -> None:
     client = new_client(any_cloud.url, read_timeout_s=20.0, total_timeout_s=TOTAL_S)
-    any_cloud.misbehave(answer_slowly, delay_s=0.3, times=None)
+    any_cloud.misbehave(answer_slowly, delay_s=0.25, times=None)
     with ends_in_time():
         client.send_batch([reading()])
     client.send_batch([reading()])  # the token of the first attempt is kept, so the second one gets there

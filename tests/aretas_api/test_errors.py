@@ -18,7 +18,8 @@ from aretas_api import (
     ReadingsRefused,
     TryLater,
 )
-from simulator.cloud import HTML_PAGE, Reply, VirtualCloud, lose_reply, never_answer, reset_mid_reply
+from simulator.cloud import VirtualCloud
+from simulator.cloud_http import HTML_PAGE, Reply, lose_reply, never_answer, reset_mid_reply
 from tests.aretas_api.conftest import MAC, reading
 from tests.aretas_api.raw_server import raw_server, read_request
 
@@ -70,6 +71,12 @@ def test_wrong_password(cloud: VirtualCloud, new_client: Maker, status: int) -> 
     with pytest.raises(LogInRefused, match=rf"^127.0.0.1 refused the user name and password \({status}\)$"):
         client.send_batch([reading()])
     assert cloud.calls == {LOG_IN: 1}
+
+
+def test_a_catalogue_that_wants_a_log_in(cloud: VirtualCloud, client: AretasClient) -> None:
+    cloud.misbehave(Reply(status=401))
+    with pytest.raises(LogInRefused, match=r"refused sensortype/list \(401\)"):
+        client.sensor_types()
 
 
 def test_unknown_device(cloud: VirtualCloud, client: AretasClient) -> None:

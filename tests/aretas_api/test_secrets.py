@@ -13,16 +13,8 @@ import pytest
 
 from aretas_api import AretasClient, AretasError, ReadingsRefused, spellings
 from aretas_api.redaction import hide, one_line
-from simulator.cloud import (
-    HTML_PAGE,
-    Fault,
-    Reply,
-    VirtualCloud,
-    lose_reply,
-    never_answer,
-    reset_mid_reply,
-    trickle,
-)
+from simulator.cloud import VirtualCloud
+from simulator.cloud_http import HTML_PAGE, Fault, Reply, lose_reply, never_answer, reset_mid_reply, trickle
 from tests.aretas_api.conftest import PASSWORD, reading
 from tests.aretas_api.raw_server import raw_server, read_request
 

@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from email.utils import parsedate_to_datetime
 from urllib.parse import quote, urlsplit
@@ -15,17 +15,8 @@ from urllib.parse import quote, urlsplit
 import pytest
 
 from measurements import Datum
-from simulator.cloud import (
-    HTML_PAGE,
-    Received,
-    Reply,
-    VirtualCloud,
-    answer_slowly,
-    lose_reply,
-    never_answer,
-    reset_mid_reply,
-    trickle,
-)
+from simulator.cloud import Received, VirtualCloud
+from simulator.cloud_http import HTML_PAGE, Reply, answer_slowly, lose_reply, never_answer, reset_mid_reply, trickle
 from tests.clocks import ManualClock
 
 MAC = 123456789
@@ -57,7 +48,7 @@ class Browser:
         self.token = body.decode()
         return status
 
-    def send(self, *readings: dict[str, object]) -> tuple[int, object]:
+    def send(self, *readings: Mapping[str, object]) -> tuple[int, object]:
         """Return status and JSON of a batch."""
         status, body = self.ask("POST", "ingest/std/batch", list(readings))
         return status, json.loads(body) if body.startswith(b"{") else body
