@@ -17,8 +17,8 @@ from measurements import Datum
 
 T = TypeVar("T")
 
-# The platform's token is opaque. This much it must be to fit in a header, and no page, sentence or JSON object is.
-_TOKEN = re.compile(r"[A-Za-z0-9!#$%&*+\-./:=?@^_|~]{1,4096}")
+# The platform's token is opaque. This it must be to fit in a header; no page, sentence or piece of JSON is.
+_TOKEN = re.compile(r"(?!(?:null|true|false)$)[A-Za-z0-9!#$%&*+\-./:=?@^_|~]{1,4096}")
 
 
 class NotTheApi(Exception):

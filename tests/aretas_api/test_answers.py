@@ -27,6 +27,7 @@ def test_token_is_taken_without_white_space_around_it() -> None:
     "page",
     [
         b"",
+        b"null",
         b"two words that are long",
         b'"quoted-token-quoted"',
         b'{"token":"abcdefghijklmnop"}',
