@@ -19,19 +19,19 @@ from aretas_api import (
     ReadingsRefused,
     TryLater,
 )
-from averaging_buffer import AveragingBuffer
+from averaging_buffer import AveragingBuffer, summarise
 from clock import Clock
 from measurements import Datum, Interval, IntervalSummary
-from outbox import Lent, Outbox, Tally
-from settings import ApiSettings
-from state_log import StateLog
+from outbox import Outbox, Tally
+from state_log import StateLog, duration_text
+from tables import Lent
 from worker import Worker
 
 logger = logging.getLogger(__name__)
 
 _HEARTBEAT_S = 1.0
 _REPORT_LINE_WITHIN_S = 0.5
-_BATCH = 500
+_SMALLEST_BATCH = 10
 _BACKOFF_S = (1.0, 300.0)
 _LOG_IN_AGAIN_AFTER_S = 300.0
 _NOT_REGISTERED_RETRY_S = 60.0
@@ -45,26 +45,42 @@ class AretasReporter(Worker):
 
     def __init__(
         self,
-        mac: int,
-        api: ApiSettings,
+        report_interval_ms: int,
         buffer: AveragingBuffer,
         outbox: Outbox,
         clock: Clock,
         publish: Callable[[Sequence[Datum]], None] | None = None,
     ) -> None:
         super().__init__("reporter", clock)
-        self._mac = mac
-        self._types = (api.voltage_type, api.current_type, api.power_type)
-        self._interval_ms = api.report_interval_ms
+        self._interval_ms = report_interval_ms
         self._buffer = buffer
         self._outbox = outbox
         self._publish = publish
         self._interval: Interval | None = None
 
     def open_first_interval(self) -> None:
-        """Begin the interval that the present moment lies in. Call it before sampling starts."""
-        self._interval = self._interval_from(self.clock.mono_s(), previous_end_utc_ms=0)
-        self._buffer.open(self._interval)
+        """Begin the interval that the present moment lies in, or go on with the one that a killed run left open.
+
+        Call it before sampling starts. Raises ``StoreTooNew``.
+        """
+        now_mono_s = self.clock.mono_s()
+        fresh = self._interval_from(now_mono_s, previous_end_utc_ms=0)
+        left_open = self._outbox.recover()
+        if left_open is None:
+            self._interval = fresh
+            self._outbox.open_interval(fresh)
+            self._buffer.open(fresh)
+            return
+        interval, samples = left_open
+        if now_mono_s < interval.end_mono_s:
+            self._interval = interval
+            self._buffer.open(interval, samples)
+        else:
+            self._interval = fresh
+            self._outbox.close_interval(summarise(samples), interval, fresh)
+            self._buffer.open(fresh)
+        if samples:
+            logger.info("%d samples of an interval that an earlier run left open are used", len(samples))
 
     def step(self) -> None:
         """Wait for the end of the open interval, close it, and log its line."""
@@ -86,15 +102,6 @@ class AretasReporter(Worker):
             )
         )
 
-    def readings(self, summary: IntervalSummary) -> list[Datum]:
-        """Return the readings of an interval: one for each quantity that has a value, all with the same timestamp."""
-        means = (summary.voltage_v, summary.current_a, summary.power_kw)
-        return [
-            Datum(mac=self._mac, type=sensor_type, data=statistic.mean, timestamp_utc_ms=summary.end_utc_ms)
-            for sensor_type, statistic in zip(self._types, means, strict=True)
-            if statistic is not None
-        ]
-
     def _open_interval(self) -> Interval:
         if self._interval is None:
             self.open_first_interval()
@@ -104,9 +111,8 @@ class AretasReporter(Worker):
     def _close(self, ended: Interval) -> None:
         self._interval = self._interval_from(ended.end_mono_s, previous_end_utc_ms=ended.end_utc_ms)
         summary = self._buffer.close(ended, self._interval)
-        readings = self.readings(summary)
         before = self._outbox.tally()
-        self._outbox.put(readings)
+        readings = self._outbox.close_interval(summary, ended, self._interval)
         if self._publish is not None and readings:
             self._publish(readings)
         if readings or not self._stop.is_set():
@@ -138,21 +144,33 @@ class AretasReporter(Worker):
 
 
 class AretasUploader(Worker):
-    """Sends what is in the outbox to the cloud, oldest first, and settles it by the cloud's answer.
+    """Sends what is in the outbox to the cloud and settles it by the cloud's answer.
 
-    A failed batch stays and is sent again: after 1 s, 2 s, … 5 min with jitter. ``jitter`` returns 0 to 1.
+    The newest interval goes first, as soon as it is there; what has waited goes behind it, oldest first, in batches of
+    ``batch`` readings with ``pause_s`` between them. What fails stays and is sent again: after 1 s, 2 s, ... 5 min with
+    jitter (``jitter`` returns 0 to 1), the newest interval first, as a probe.
     """
 
     def __init__(
-        self, client: AretasClient, outbox: Outbox, clock: Clock, jitter: Callable[[], float] = random.random
+        self,
+        client: AretasClient,
+        outbox: Outbox,
+        clock: Clock,
+        *,
+        batch: int = 500,
+        pause_s: float = 0.25,
+        jitter: Callable[[], float] = random.random,
     ) -> None:
         super().__init__("uploader", clock)
         self._client = client
         self._outbox = outbox
         self._jitter = jitter
         self._state = StateLog(logger, "cloud", clock)
-        self._batch = _BATCH
+        self._largest_batch = self._batch = batch
+        self._pause_s = pause_s
         self._failures = 0
+        self._newest_tried = -1
+        self._outage = _Outage(clock)
 
     def step(self) -> None:
         """Wait for readings, send one batch, and wait as long as its outcome asks for."""
@@ -168,41 +186,54 @@ class AretasUploader(Worker):
         self._outbox.wake()
 
     def finish(self) -> None:
-        """Send once more what is waiting, and close the connection."""
-        if self._outbox.lend(1):
+        """Send once more what is the newest, and close the connection."""
+        if self._outbox.lend_newest():
+            self._newest_tried = -1
             self.send_once()
         self._client.close()
 
     def send_once(self) -> float:
-        """Send the oldest batch and settle it. Return how long to wait before the next attempt: seconds.
+        """Send one batch and settle it. Return how long to wait before the next: seconds.
 
         Blocks as long as the client's deadlines allow.
         """
-        lent = self._outbox.lend(self._batch)
+        lent, live = self._next_batch()
         try:
             self._send(lent)
         except LogInRefused as exc:
-            self._state.failed(
-                "log-in", f"{exc}; everything is kept. Correct API_USERNAME and API_PASSWORD and restart"
+            return self._failed(
+                "log-in",
+                f"{exc}; everything is kept. Correct API_USERNAME and API_PASSWORD and restart",
+                _LOG_IN_AGAIN_AFTER_S,
             )
-            return _LOG_IN_AGAIN_AFTER_S
         except DeviceNotRegistered as exc:
-            self._state.failed(
-                "not registered",
-                f"{exc}; everything is kept. Is self_mac the MAC of a device in this Aretas account? "
-                "A new device is accepted after some minutes",
-            )
-            return _NOT_REGISTERED_RETRY_S
+            return self._failed("not registered", f"{exc}; everything is kept", _NOT_REGISTERED_RETRY_S)
         except BatchTooLarge as exc:
-            self._batch = len(lent) // 2
-            self._state.failed("too large", f"{exc}; smaller batches from now on")
-            return 0.0
+            self._largest_batch = self._batch = len(lent) // 2
+            return self._failed("too large", f"{exc}; smaller batches from now on", self._pause_s)
         except TryLater as exc:
-            self._state.failed("unreachable", f"{exc}; readings are kept and sent later")
-            return self._backoff_s(exc.retry_after_s)
+            self._batch = max(_SMALLEST_BATCH, self._batch // 2)  # a slow link may get a smaller one through in time
+            return self._failed(
+                "unreachable", f"{exc}; readings are kept and sent later", self._backoff_s(exc.retry_after_s)
+            )
         self._failures = 0
+        self._batch = min(self._largest_batch, self._batch * 2)
         self._state.well("readings are accepted again")
-        return 0.0
+        self._outage.delivered(self._outbox.tally())
+        return 0.0 if live else self._pause_s
+
+    def _next_batch(self) -> tuple[list[Lent], bool]:
+        """Return what to send next, and whether it is the newest interval, for the first time."""
+        newest = self._outbox.lend_newest()
+        if newest and newest[0].interval > self._newest_tried:
+            self._newest_tried = newest[0].interval
+            return newest, True
+        return self._outbox.lend(self._batch), False
+
+    def _failed(self, kind: str, message: str, wait_s: float) -> float:
+        self._state.failed(kind, message)
+        self._outage.begin(self._outbox.tally())
+        return wait_s
 
     def _send(self, lent: list[Lent]) -> None:
         """Deliver a batch; find what is refused in it by halving, so that it takes nothing else with it."""
@@ -215,9 +246,8 @@ class AretasUploader(Worker):
                 self._send(lent[: len(lent) // 2])
                 self._send(lent[len(lent) // 2 :])
                 return
-            datum = lent[0].datum
-            logger.error("the cloud will not take %s: %s; it is set aside", datum.as_wire(), exc)
-            self._outbox.settle_rejected(lent)
+            logger.error("the cloud will not take %s: %s; it is set aside", lent[0].datum.as_wire(), exc)
+            self._outbox.settle_rejected(lent, str(exc))
         else:
             self._outbox.settle_delivered(lent)
 
@@ -226,6 +256,41 @@ class AretasUploader(Worker):
         backoff_s = min(longest_s, first_s * 2.0**self._failures) * (1 - self._jitter() / 4)
         self._failures = min(self._failures + 1, 20)
         return max(backoff_s, min(retry_after_s or 0.0, longest_s))
+
+
+class _Outage:
+    """Sums up an outage in one line, once everything that waited has been delivered."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._since_mono_s: float | None = None
+        self._ended_mono_s: float | None = None
+        self._queued = 0
+        self._lost = 0
+
+    def begin(self, tally: Tally) -> None:
+        """Note a failure."""
+        if self._since_mono_s is None:
+            self._since_mono_s = self._clock.mono_s()
+            self._lost = tally.dropped + tally.rejected
+        self._ended_mono_s = None
+
+    def delivered(self, tally: Tally) -> None:
+        """Note a delivery."""
+        if self._since_mono_s is None:
+            return
+        now_mono_s = self._clock.mono_s()
+        if self._ended_mono_s is None:
+            self._ended_mono_s, self._queued = now_mono_s, tally.waiting
+        if tally.waiting == 0:
+            logger.info(
+                "cloud: after an outage of %s, %d readings had queued, %d were lost; all are delivered after %s",
+                duration_text(self._ended_mono_s - self._since_mono_s),
+                self._queued,
+                tally.dropped + tally.rejected - self._lost,
+                duration_text(now_mono_s - self._ended_mono_s),
+            )
+            self._since_mono_s = None
 
 
 def summary_text(summary: IntervalSummary) -> str:

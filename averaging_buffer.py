@@ -14,6 +14,7 @@ import logging
 import math
 import threading
 from collections import Counter
+from collections.abc import Iterable
 
 from clock import Clock
 from measurements import Interval, IntervalSummary, PowerSample, Statistic
@@ -51,17 +52,46 @@ class _Accumulator:
         return Statistic(mean=mean, minimum=self._minimum, maximum=self._maximum, count=self._count)
 
 
+class _OpenInterval:
+    """The running statistics of one interval."""
+
+    def __init__(self, interval: Interval) -> None:
+        self.interval = interval
+        self._voltage_v, self._current_a, self._power_kw = _Accumulator(), _Accumulator(), _Accumulator()
+        self._samples_read = 0
+        self._samples_refused: Counter[str] = Counter()
+
+    def add(self, sample: PowerSample) -> None:
+        self._voltage_v.add(sample.voltage_v)
+        self._current_a.add(sample.current_a)
+        self._power_kw.add(sample.power_kw)
+        self._samples_read += sample.readings_count
+        self._samples_refused.update(sample.refused)
+
+    def refuse(self, sample: PowerSample, reason: str) -> None:
+        """Count a whole sample as refused."""
+        self._samples_read += sample.readings_count
+        self._samples_refused[reason] += sample.readings_count
+
+    def summary(self) -> IntervalSummary:
+        return IntervalSummary(
+            voltage_v=self._voltage_v.statistic(),
+            current_a=self._current_a.statistic(),
+            power_kw=self._power_kw.statistic(),
+            samples_read=self._samples_read,
+            samples_refused=dict(self._samples_refused),
+        )
+
+
 class AveragingBuffer:
     """The samples of the open interval, as running statistics, and those that already belong to later ones."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._changed = threading.Condition()
-        self._interval = Interval(start_mono_s=-math.inf, end_mono_s=-math.inf, end_utc_ms=0)
-        self._voltage_v, self._current_a, self._power_kw = _Accumulator(), _Accumulator(), _Accumulator()
+        self._open = _OpenInterval(Interval(start_mono_s=-math.inf, end_mono_s=-math.inf, end_utc_ms=0))
         self._ahead: list[PowerSample] = []
         self._under_way: set[float] = set()
-        self._counts: Counter[str] = Counter()
 
     def begin(self, begun_mono_s: float) -> None:
         """Announce a sample whose queries start now. ``complete()`` must follow with the same ``begun_mono_s``."""
@@ -69,25 +99,27 @@ class AveragingBuffer:
             self._under_way.add(begun_mono_s)
 
     def complete(self, begun_mono_s: float, sample: PowerSample) -> None:
-        """Hand in a sample that was begun: averaged into its interval, kept for a later one, or counted as late."""
+        """Hand in a sample that was begun: averaged into its interval, kept for a later one, or refused as late."""
         with self._changed:
             self._under_way.discard(begun_mono_s)
-            self._counts["read"] += 1
-            if len(self._ahead) >= _AHEAD_LIMIT:
-                self._counts["overflow"] += 1
-            else:
+            if len(self._ahead) < _AHEAD_LIMIT:
                 self._place(sample)
+            else:
+                self._open.refuse(sample, "overflow")
             self._changed.notify_all()
 
     def settle_by_mono_s(self, begun_mono_s: float) -> float:
         """Return by when a sample must be completed to count: seconds, monotonic clock; infinity while not known."""
         with self._changed:
-            return self._interval.end_mono_s + GRACE_S if begun_mono_s <= self._interval.end_mono_s else math.inf
+            end_mono_s = self._open.interval.end_mono_s
+            return end_mono_s + GRACE_S if begun_mono_s <= end_mono_s else math.inf
 
-    def open(self, interval: Interval) -> None:
-        """Begin the first interval. Samples of before it do not count."""
+    def open(self, interval: Interval, samples: Iterable[PowerSample] = ()) -> None:
+        """Begin the first interval, with the ``samples`` of it that an earlier run took."""
         with self._changed:
             self._start(interval)
+            for sample in samples:
+                self._place(sample)
 
     def close(self, ended: Interval, following: Interval) -> IntervalSummary:
         """End the open interval, begin the ``following`` one and return what the ended one is reported as.
@@ -100,35 +132,31 @@ class AveragingBuffer:
             while any(begun <= ended.end_mono_s for begun in self._under_way):
                 if not self._changed.wait(self._clock.timeout_s(deadline_mono_s)):
                     break
-            summary = IntervalSummary(
-                end_utc_ms=ended.end_utc_ms,
-                voltage_v=self._voltage_v.statistic(),
-                current_a=self._current_a.statistic(),
-                power_kw=self._power_kw.statistic(),
-            )
+            summary = self._open.summary()
             self._start(following)
         return summary
 
-    def counts(self) -> dict[str, int]:
-        """Return the numbers of samples: ``read``, ``late`` (their interval was closed), ``overflow``."""
-        with self._changed:
-            return dict(self._counts)
-
     def _start(self, interval: Interval) -> None:
-        self._interval = interval
-        self._voltage_v, self._current_a, self._power_kw = _Accumulator(), _Accumulator(), _Accumulator()
+        self._open = _OpenInterval(interval)
         ahead, self._ahead = self._ahead, []
         for sample in ahead:
             self._place(sample)
 
     def _place(self, sample: PowerSample) -> None:
-        if sample.start_mono_s in self._interval:
-            self._voltage_v.add(sample.voltage_v)
-            self._current_a.add(sample.current_a)
-            self._power_kw.add(sample.power_kw)
-        elif sample.start_mono_s > self._interval.end_mono_s:
+        interval = self._open.interval
+        if sample.start_mono_s in interval:
+            self._open.add(sample)
+        elif sample.start_mono_s > interval.end_mono_s:
             self._ahead.append(sample)
         else:
-            self._counts["late"] += 1
-            late_s = self._clock.mono_s() - self._interval.start_mono_s
+            self._open.refuse(sample, "late")
+            late_s = self._clock.mono_s() - interval.start_mono_s
             logger.warning("a sample came %.3f s after its interval had ended; it does not count", late_s)
+
+
+def summarise(samples: Iterable[PowerSample]) -> IntervalSummary:
+    """Return what samples of one interval are reported as."""
+    everything = _OpenInterval(Interval(start_mono_s=-math.inf, end_mono_s=math.inf, end_utc_ms=0))
+    for sample in samples:
+        everything.add(sample)
+    return everything.summary()

@@ -26,10 +26,15 @@ try:
     from averaging_buffer import AveragingBuffer
     from clock import Clock
     from config_file import ConfigurationError
+    from instance import HeldByAnother, InstanceLock
     from log_setup import set_up_logging
-    from outbox import Outbox
+    from measurements import Device
+    from outbox import Limits, Outbox
+    from recorder import Recorder
     from serial_port_read_writer import SerialPortReadWriter
     from settings import Settings, load_settings
+    from store import NAME as DATABASE_NAME
+    from store import Store, StoreTooNew
     from worker import Worker
 except ModuleNotFoundError as exc:
     sys.exit(
@@ -48,6 +53,8 @@ logger = logging.getLogger("backend_daemon")
 _SAMPLER_STOPS_WITHIN_S = 1.2  # a meter may take 1 s to answer; the sampler itself needs 0.1 s
 _REPORTER_STOPS_WITHIN_S = 0.7
 _LAST_SEND_WITHIN_S = 2.0
+# A request that gets no answer ends soon enough that the first attempt after a short outage comes within 10 s.
+_CONNECT_TIMEOUT_S, _READ_TIMEOUT_S, _REQUEST_TIMEOUT_S = 3.0, 5.0, 8.0
 
 
 class Daemon:
@@ -56,12 +63,16 @@ class Daemon:
     def __init__(
         self,
         sampler: SerialPortReadWriter,
+        recorder: Recorder,
         reporter: AretasReporter,
         uploader: AretasUploader,
         redis_cache: RedisCache | None,
+        outbox: Outbox,
         clock: Clock,
     ) -> None:
         self.sampler = sampler
+        self.recorder = recorder
+        self.outbox = outbox
         self.reporter = reporter
         self.uploader = uploader
         self.redis_cache = redis_cache
@@ -73,7 +84,7 @@ class Daemon:
         """Start every worker, delivery first. Returns at once; meters, cloud and Redis may all be absent."""
         self.reporter.open_first_interval()
         deliverers: list[Worker] = [self.uploader] if self.redis_cache is None else [self.uploader, self.redis_cache]
-        for worker in (*deliverers, self.reporter, self.sampler):
+        for worker in (*deliverers, self.reporter, self.recorder, self.sampler):
             worker.start(self._on_crash)
 
     def wait(self, timeout_s: float | None = None) -> None:
@@ -87,10 +98,12 @@ class Daemon:
     def stop(self) -> None:
         """Stop in order: sampling, the open interval, the last send. Blocks 4 s at most."""
         self._stop([self.sampler], _SAMPLER_STOPS_WITHIN_S)
-        self._stop([self.reporter], _REPORTER_STOPS_WITHIN_S)
+        self._stop([self.recorder, self.reporter], _REPORTER_STOPS_WITHIN_S)
         self._stop(
             [self.uploader] if self.redis_cache is None else [self.uploader, self.redis_cache], _LAST_SEND_WITHIN_S
         )
+
+        self.outbox.close()
 
     def _stop(self, workers: Sequence[Worker], within_s: float) -> None:
         deadline_mono_s = self._clock.mono_s() + within_s
@@ -121,16 +134,38 @@ def build(settings: Settings, clock: Clock, on_secret: Callable[[str], None]) ->
             api.power_type: Label("Battery power", "kW"),
         }
         redis_cache = RedisCache(settings.redis, labels, clock)
+    api, store = settings.api, settings.store
     buffer = AveragingBuffer(clock)
-    outbox = Outbox(clock)
-    client = AretasClient(settings.api.url, settings.api.username, settings.api.password, on_secret=on_secret)
-    return Daemon(
-        sampler=SerialPortReadWriter(settings, buffer, clock),
-        reporter=AretasReporter(
-            settings.self_mac, settings.api, buffer, outbox, clock, redis_cache.publish if redis_cache else None
+    outbox = Outbox(
+        Store(settings.folder / DATABASE_NAME, clock),
+        Device(
+            mac=settings.self_mac,
+            voltage_type=api.voltage_type,
+            current_type=api.current_type,
+            power_type=api.power_type,
         ),
-        uploader=AretasUploader(client, outbox, clock),
+        clock.boot_id(),
+        clock,
+        Limits(max_bytes=store.max_mb * 1_000_000, keep_days=store.keep_days, sync_interval_s=store.sync_interval_s),
+    )
+    recorder = Recorder(outbox, clock)
+    client = AretasClient(
+        api.url,
+        api.username,
+        api.password,
+        connect_timeout_s=_CONNECT_TIMEOUT_S,
+        read_timeout_s=_READ_TIMEOUT_S,
+        total_timeout_s=_REQUEST_TIMEOUT_S,
+        on_secret=on_secret,
+    )
+    publish = redis_cache.publish if redis_cache else None
+    return Daemon(
+        sampler=SerialPortReadWriter(settings, buffer, clock, recorder.record),
+        recorder=recorder,
+        reporter=AretasReporter(api.report_interval_ms, buffer, outbox, clock, publish),
+        uploader=AretasUploader(client, outbox, clock, batch=api.upload_batch, pause_s=api.upload_pause_s),
         redis_cache=redis_cache,
+        outbox=outbox,
         clock=clock,
     )
 
@@ -140,6 +175,11 @@ def run(settings: Settings, *, level: int, console: TextIO | None, seconds: floa
     secret_filter = set_up_logging(settings.folder, level=level, secrets=settings.secrets(), console=console)
     for warning in settings.warnings:
         logger.warning("%s", warning)
+    lock = InstanceLock(settings.folder)
+    try:
+        lock.acquire(meter.port for meter in (settings.voltage_meter, settings.current_meter) if meter is not None)
+    except HeldByAnother as exc:
+        return refuse_to_start(f"{exc}; this one does not start", EXIT_CHECK_FAILED)
     daemon = build(settings, Clock(), secret_filter.add)
 
     def on_signal(number: int, frame: FrameType | None) -> None:
@@ -156,10 +196,14 @@ def run(settings: Settings, *, level: int, console: TextIO | None, seconds: floa
     )
     gc.collect()
     gc.freeze()  # what the imports left is never garbage: not to be looked through again for years
-    daemon.start()
+    try:
+        daemon.start()
+    except StoreTooNew as exc:
+        return refuse_to_start(f"{exc}: use that version, or move the file away", EXIT_CONFIGURATION)
     daemon.wait(seconds)
     logger.info("PowerMonitorMiddleware stops")
     daemon.stop()
+    lock.release()
     logger.info("PowerMonitorMiddleware has stopped")
     logging.shutdown()
     return EXIT_INTERNAL if daemon.crashed else EXIT_CLEAN
@@ -223,6 +267,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return EXIT_CLEAN
         console = sys.stdout if options.demo else sys.stderr if sys.stderr.isatty() else None
         return run(settings, level=level, console=console, seconds=options.seconds)
+
+
+def refuse_to_start(reason: str, code: int) -> int:
+    """Tell the operator on stderr why this daemon does not start. Return the exit code."""
+    print(reason, file=sys.stderr)
+    logging.shutdown()
+    return code
 
 
 def refuse(error: ConfigurationError, config: Path, level: int) -> int:

@@ -7,6 +7,8 @@ anything, and nothing converts one into the other except the reporter, which nee
 from __future__ import annotations
 
 import time
+import uuid
+from pathlib import Path
 
 
 class Clock:
@@ -19,6 +21,16 @@ class Clock:
     def utc_s(self) -> float:
         """Return the wall clock, in seconds since the epoch (UTC). May step at any time."""
         return time.time()
+
+    def boot_id(self) -> str:
+        """Return a name of this boot of the computer, within which the monotonic clock can be compared.
+
+        The kernel's on Linux; elsewhere one of this run of the program.
+        """
+        try:
+            return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        except OSError:
+            return str(uuid.uuid4())
 
     def timeout_s(self, until_mono_s: float) -> float:
         """Return how long a blocking call may wait so as to return at ``until_mono_s``: seconds, never negative."""

@@ -25,17 +25,27 @@ since the epoch, wall clock).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PowerSample:
-    """What the meters said at one moment. ``None`` where there is no valid value (rule 4)."""
+    """What the meters said at one moment. ``None`` where there is no valid value (rule 4).
+
+    ``refused`` has a reason for each meter that was asked and gave none.
+    """
 
     start_mono_s: float
     voltage_v: float | None = None
     current_a: float | None = None
     power_kw: float | None = None
+    refused: tuple[str, ...] = ()
+
+    @property
+    def readings_count(self) -> int:
+        """How many readings of meters went into it: those with a value and those that were refused."""
+        return (self.voltage_v is not None) + (self.current_a is not None) + len(self.refused)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,12 +72,37 @@ class Interval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IntervalSummary:
-    """What one interval is reported as. ``None`` for a quantity without a valid sample in it."""
+    """What one interval is reported as. ``None`` for a quantity without a valid sample in it.
 
-    end_utc_ms: int
+    ``samples_read`` counts the readings of meters that were taken in it, ``samples_refused`` those without a value, by
+    reason; the rest were averaged.
+    """
+
     voltage_v: Statistic | None
     current_a: Statistic | None
     power_kw: Statistic | None
+    samples_read: int = 0
+    samples_refused: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def samples_averaged(self) -> int:
+        """How many readings of meters its averages are made of."""
+        return sum(each.count for each in (self.voltage_v, self.current_a) if each is not None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """As what the readings are reported: the device's MAC and the sensor types of voltage, current and power."""
+
+    mac: int
+    voltage_type: int
+    current_type: int
+    power_type: int
+
+    @property
+    def types(self) -> tuple[int, int, int]:
+        """The sensor types in the order V, A, kW."""
+        return (self.voltage_type, self.current_type, self.power_type)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,32 +1,39 @@
-"""The queue of readings between the reporter and the uploader: nothing leaves it but by the cloud's answer.
+"""The outbox: every interval on disk before anything else happens to it, and no reading out of it but by an answer.
 
-Shared by the reporter thread (``put``) and the uploader thread (``lend`` and the settling); one lock guards it.
-The uploader borrows the oldest readings and settles each of them as delivered or rejected; what it does not settle
-stays. In memory, bounded: over the bound the oldest are dropped, counted and logged. It does not survive the process.
+Shared by the recorder (``journal``), the reporter (``close_interval``) and the uploader (``lend`` and the settling);
+one lock guards it and the ``Store`` below it. The uploader borrows readings and settles each as delivered or rejected;
+what it does not settle stays.
+
+Guarantees: what is in the database survives ``kill -9``; an interval survives a power cut from ``sync_interval_s``
+after its end. While the database cannot be used everything goes on from memory, bounded, and is written when it can
+be. Over the bound of the file, delivered history goes first, then the oldest readings that wait, each counted. The
+ledger always closes: made = delivered + waiting + rejected + dropped.
 """
 
 from __future__ import annotations
 
 import logging
+import random
+import sqlite3
 import threading
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
+import tables
 from clock import Clock
-from measurements import Datum
+from measurements import Datum, Device, Interval, IntervalSummary, PowerSample
+from state_log import StateLog
+from store import Store, StoreError, StoreTooNew
+from tables import Lent, Record
 
 logger = logging.getLogger(__name__)
 
-CAPACITY = 100_000  # readings; at one report of three every 30 s this is eleven days
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lent:
-    """A reading on loan to the uploader, and the number to settle it by."""
-
-    number: int
-    datum: Datum
+_UNSTORED_LIMIT = 10_000  # intervals kept in memory while the database cannot be used
+_UNJOURNALED_LIMIT = 100_000  # samples of the open interval, likewise
+_FAR_PAST_S = 1e12
+_TIDY_EVERY_S = 3600.0
+_TIDY_INTERVALS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,42 +47,142 @@ class Tally:
     dropped: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The bounds of the database: bytes, days of delivered history, and seconds that a power cut may cost."""
+
+    max_bytes: int = 500_000_000
+    keep_days: int = 31
+    sync_interval_s: float = 30.0
+
+
 class Outbox:
-    """Readings that wait for the cloud, oldest first."""
+    """Intervals and their readings, from their end until the cloud has answered for them.
 
-    def __init__(self, clock: Clock, capacity: int = CAPACITY) -> None:
+    ``device`` is what new readings are reported as; ``boot_id`` is the kernel's name for this boot of the computer.
+    """
+
+    def __init__(self, store: Store, device: Device, boot_id: str, clock: Clock, limits: Limits) -> None:
+        self._store = store
+        self._device = device
+        self._boot_id = boot_id
         self._clock = clock
-        self._capacity = capacity
+        self._limits = limits
+        self._state = StateLog(logger, "database", clock)
+        self._room = StateLog(logger, "readings that wait", clock)
         self._changed = threading.Condition()
-        self._waiting: dict[int, Datum] = {}
-        self._made = self._delivered = self._rejected = self._dropped = 0
-        self._dropping = False
+        self._counts: Counter[str] = Counter()
+        self._next_number = (1 << 50) | (random.getrandbits(40) << 8)  # until the database tells
+        self._waiting = 0
+        self._on_loan_to = 0  # the newest interval of the last loan: it and older ones are not dropped meanwhile
+        self._closed_mono_s = float("-inf")
+        self._synced_mono_s = self._tidied_mono_s = float("-inf")
+        # What the database does not know yet; all of it empty in normal running.
+        self._operations: list[Callable[[sqlite3.Cursor], object]] = []
+        self._unjournaled: list[PowerSample] = []
+        self._unstored: dict[int, Record] = {}
+        self._settled: dict[int, int] = {}
 
-    def put(self, readings: Sequence[Datum]) -> None:
-        """Take the readings of one interval in. Never blocks."""
+    def recover(self) -> tuple[Interval, list[PowerSample]] | None:
+        """Open the database; return the interval that was open when the program ended, and its samples, if any was.
+
+        The monotonic times of another boot of the computer are moved into the far past: that interval is over. Takes
+        well below 1 s with a million readings waiting. Without a usable database everything goes on from memory;
+        raises ``StoreTooNew`` only.
+        """
         with self._changed:
-            for datum in readings:
-                self._made += 1
-                self._waiting[self._made] = datum
-            self._drop_oldest()
+            try:
+                with self._store.transaction() as cursor:
+                    self._next_number = tables.next_number(cursor)
+                    self._counts = tables.counts(cursor)
+                    self._waiting = tables.count_waiting(cursor)
+                    found = tables.read_open_interval(cursor)
+                    if found is not None and found[0] != self._boot_id:
+                        tables.move_open_interval(cursor, self._boot_id, -_FAR_PAST_S)
+                        found = tables.read_open_interval(cursor)
+                    samples = tables.read_samples(cursor)
+            except StoreTooNew:
+                raise
+            except StoreError as exc:
+                self._trouble(exc)
+                return None
+            return None if found is None else (found[1], samples)
+
+    def journal(self, samples: Sequence[PowerSample]) -> None:
+        """Write down samples of the open interval. Blocks for the disk, not for its confirmation."""
+        with self._changed:
+            room = _UNJOURNALED_LIMIT - len(self._unjournaled)
+            self._unjournaled += samples[:room]
+            self._flush()
+
+    def open_interval(self, interval: Interval) -> None:
+        """Write down which interval is open, so that a restart can go on with it. Blocks for the disk."""
+        with self._changed:
+            self._operations.append(lambda cursor: tables.write_open_interval(cursor, interval, self._boot_id))
+            self._flush()
+
+    def close_interval(self, summary: IntervalSummary, ended: Interval, following: Interval) -> list[Datum]:
+        """Take an interval in and end its journal, in one transaction; return its readings.
+
+        Blocks for the disk, once every ``sync_interval_s`` for its confirmation. Never fails.
+        """
+        with self._changed:
+            record = self._new_record(summary, ended)
+            changes = {
+                "samples_read": summary.samples_read,
+                "samples_averaged": summary.samples_averaged,
+                "readings_made": record.waiting.bit_count(),
+                **{f"refused {reason}": count for reason, count in summary.samples_refused.items()},
+            }
+            self._counts.update(changes)
+            self._waiting += record.waiting.bit_count()
+
+            def close(cursor: sqlite3.Cursor) -> None:
+                if record.number in self._unstored:  # as it is by then: it may have been delivered from memory
+                    tables.insert_interval(cursor, self._unstored[record.number])
+                tables.delete_samples(cursor, ended.end_mono_s)
+                tables.add_counts(cursor, changes)
+                tables.write_open_interval(cursor, following, self._boot_id)
+
+            self._operations.append(close)
+            now_mono_s = self._clock.mono_s()
+            self._flush(synced=now_mono_s - self._synced_mono_s >= self._limits.sync_interval_s - 0.5)
+            self._keep_within_bounds(now_mono_s)
             self._changed.notify_all()
+            return [each.datum for each in record.lent()]
 
     def lend(self, count: int) -> list[Lent]:
-        """Return the oldest readings, at most ``count``. They stay in the outbox until they are settled."""
+        """Return the oldest readings that wait, at most ``count``. They stay until they are settled."""
         with self._changed:
-            return [Lent(number=number, datum=datum) for number, datum in islice(self._waiting.items(), count)]
+            lent = self._stored(count)
+            for record in self._unstored.values():
+                if len(lent) >= count:
+                    break
+                lent += record.lent()
+            self._on_loan_to = max((each.interval for each in lent[:count]), default=0)
+            return lent[:count]
+
+    def lend_newest(self) -> list[Lent]:
+        """Return the readings of the newest interval that has any waiting."""
+        with self._changed:
+            for number in reversed(self._unstored):
+                if lent := self._unstored[number].lent():
+                    return lent
+            return self._stored(1, newest_first=True)
 
     def settle_delivered(self, lent: Iterable[Lent]) -> None:
         """Take out what the cloud has accepted."""
         with self._changed:
-            self._delivered += self._take_out(lent)
-            self._changed.notify_all()
+            self._take_out(lent, "readings_delivered")
 
-    def settle_rejected(self, lent: Iterable[Lent]) -> None:
-        """Take out what the cloud will never accept."""
+    def settle_rejected(self, lent: Iterable[Lent], message: str) -> None:
+        """Set aside what the cloud will never accept, with its reason."""
         with self._changed:
-            self._rejected += self._take_out(lent)
-            self._changed.notify_all()
+            lent = list(lent)
+            self._operations.append(
+                lambda cursor: tables.insert_rejected(cursor, [each.datum for each in lent], message)
+            )
+            self._take_out(lent, "readings_rejected")
 
     def wait_for_readings(self, until_mono_s: float) -> bool:
         """Wait until there is something to send, at the longest until ``until_mono_s``. Return whether there is."""
@@ -95,30 +202,126 @@ class Outbox:
             self._changed.notify_all()
 
     def tally(self) -> Tally:
-        """Return the numbers of readings made, delivered, waiting, rejected and dropped since the start."""
+        """Return the numbers of readings made, delivered, waiting, rejected and dropped, since the database began."""
         with self._changed:
             return Tally(
-                made=self._made,
-                delivered=self._delivered,
-                waiting=len(self._waiting),
-                rejected=self._rejected,
-                dropped=self._dropped,
+                made=self._counts["readings_made"],
+                delivered=self._counts["readings_delivered"],
+                waiting=self._waiting,
+                rejected=self._counts["readings_rejected"],
+                dropped=self._counts["readings_dropped"],
             )
 
-    def _take_out(self, lent: Iterable[Lent]) -> int:
-        return sum(self._waiting.pop(each.number, None) is not None for each in lent)
+    def close(self) -> None:
+        """Write what is left, have the disk confirm it, and close the database."""
+        with self._changed:
+            self._flush(synced=True)
+            self._store.close()
 
-    def _drop_oldest(self) -> None:
-        excess = len(self._waiting) - self._capacity
-        if excess <= 0:
-            self._dropping = False
+    def _new_record(self, summary: IntervalSummary, ended: Interval) -> Record:
+        record = Record(
+            number=self._next_number,
+            waiting=tables.mask_of(summary),
+            end_utc_ms=ended.end_utc_ms,
+            device=self._device,
+            summary=summary,
+        )
+        self._next_number += 1
+        self._closed_mono_s = ended.end_mono_s
+        self._unjournaled = [each for each in self._unjournaled if each.start_mono_s > ended.end_mono_s]
+        if record.waiting:
+            self._unstored[record.number] = record
+        if len(self._unstored) > _UNSTORED_LIMIT:
+            oldest = self._unstored.pop(next(iter(self._unstored)))
+            self._count_dropped(oldest.waiting.bit_count(), "the database cannot be used and no more fits in memory")
+        return record
+
+    def _stored(self, count: int, *, newest_first: bool = False) -> list[Lent]:
+        """Return readings that wait according to the database and have not been settled since."""
+        try:
+            with self._store.reading() as cursor:
+                lent = tables.waiting_readings(cursor, count + len(self._settled), newest_first=newest_first)
+        except StoreError as exc:
+            self._trouble(exc)
+            return []
+        return [each for each in lent if not self._settled.get(each.interval, 0) & each.bit]
+
+    def _take_out(self, lent: Iterable[Lent], counter: str) -> None:
+        masks: dict[int, int] = {}
+        for each in lent:
+            masks[each.interval] = masks.get(each.interval, 0) | each.bit
+        taken = 0
+        for number, mask in masks.items():
+            if (record := self._unstored.get(number)) is not None:
+                self._unstored[number] = replace(record, waiting=record.waiting & ~mask)
+            else:
+                self._settled[number] = self._settled.get(number, 0) | mask
+            taken += mask.bit_count()
+        changes = {counter: taken}
+        self._counts.update(changes)
+        self._waiting -= taken
+        self._on_loan_to = 0
+
+        def write(cursor: sqlite3.Cursor) -> None:
+            tables.settle(cursor, masks)
+            tables.add_counts(cursor, changes)
+
+        self._operations.append(write)
+        self._flush()
+        self._changed.notify_all()
+
+    def _flush(self, *, synced: bool = False) -> None:
+        """Write everything that is not written. What cannot be written now is kept for the next time."""
+        try:
+            with self._store.transaction(synced=synced) as cursor:
+                for operation in self._operations:
+                    operation(cursor)
+                fresh = [each for each in self._unjournaled if each.start_mono_s > self._closed_mono_s]
+                tables.insert_samples(cursor, fresh)  # the others' interval was closed with them meanwhile
+        except StoreError as exc:
+            self._trouble(exc)
             return
-        for number in list(islice(self._waiting, excess)):
-            del self._waiting[number]
-        self._dropped += excess
-        if not self._dropping:
-            self._dropping = True
-            logger.error(
-                "%d readings wait for the cloud and no more can be kept: the oldest are dropped from now on",
-                self._capacity,
-            )
+        for pending in (self._operations, self._unjournaled, self._unstored, self._settled):
+            pending.clear()
+        if synced:
+            self._synced_mono_s = self._clock.mono_s()
+        self._state.well("is used again, nothing that was kept in memory is lost")
+
+    def _trouble(self, exc: StoreError) -> None:
+        self._state.failed(
+            type(exc).__name__,
+            f"{exc}; measuring and reporting go on from memory, and what cannot be sent meanwhile is lost if the "
+            "program ends. Is the disk full, or read-only?",
+        )
+
+    def _keep_within_bounds(self, now_mono_s: float) -> None:
+        try:
+            with self._store.reading() as cursor:
+                used_bytes = tables.used_bytes(cursor)
+            if used_bytes > self._limits.max_bytes:
+                self._make_room()
+            elif used_bytes < 0.8 * self._limits.max_bytes:
+                self._room.well("there is room for more again")
+            if now_mono_s - self._tidied_mono_s >= _TIDY_EVERY_S:
+                self._tidied_mono_s = now_mono_s
+                oldest_utc_ms = (self._clock.utc_s() - self._limits.keep_days * 86_400) * 1000
+                with self._store.transaction() as cursor:
+                    tables.delete_history_before(cursor, oldest_utc_ms)
+        except StoreError as exc:
+            self._trouble(exc)
+
+    def _make_room(self) -> None:
+        """Delete the oldest delivered history; if there is none, the oldest readings that wait and are not on loan."""
+        with self._store.transaction() as cursor:
+            if tables.delete_history(cursor, _TIDY_INTERVALS):
+                return
+            dropped = tables.delete_waiting(cursor, _TIDY_INTERVALS, self._on_loan_to)
+        self._count_dropped(dropped, f"the database has reached store_max_mb = {self._limits.max_bytes // 1_000_000}")
+
+    def _count_dropped(self, count: int, why: str) -> None:
+        changes = {"readings_dropped": count}
+        self._counts.update(changes)
+        self._waiting -= count
+        self._operations.append(lambda cursor: tables.add_counts(cursor, changes))
+        dropped = self._counts["readings_dropped"]
+        self._room.failed("dropped", f"{why}: the oldest of them are dropped from now on; {dropped} so far in all")

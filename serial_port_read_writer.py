@@ -14,8 +14,8 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 
 from averaging_buffer import GRACE_S, AveragingBuffer
@@ -48,15 +48,22 @@ class _Slot:
 
 
 class SerialPortReadWriter(Worker):
-    """The sampler thread and the meters it reads."""
+    """The sampler thread and the meters it reads. ``record`` is told each sample and must not block."""
 
-    def __init__(self, settings: Settings, buffer: AveragingBuffer, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        buffer: AveragingBuffer,
+        clock: Clock,
+        record: Callable[[PowerSample], None] = lambda sample: None,
+    ) -> None:
         super().__init__("sampler", clock)
         self.readers: dict[str, MeterReader] = {}
         self.counts: Counter[str] = Counter()
         self._verify_each = settings.serial.sample_interval_ms >= _VERIFY_EACH_FROM_MS
         self._interval_s = settings.serial.sample_interval_ms / 1000
         self._buffer = buffer
+        self._record = record
         self._inbox: SimpleQueue[Reading | None] = SimpleQueue()
         self._begin_by_mono_s = math.inf
         self._due_mono_s = math.inf
@@ -217,8 +224,21 @@ class SerialPortReadWriter(Worker):
         sample = self.do_fetch_params(
             min(starts), voltage.value if voltage else None, current.value if current else None, together
         )
+        sample = replace(sample, refused=tuple(_refusals(slot)))
         self._buffer.complete(slot.begun_mono_s, sample)
+        if sample.readings_count:
+            self._record(sample)
         logger.debug("%s", sample)
+
+
+def _refusals(slot: _Slot) -> Iterator[str]:
+    """Yield the reason for each meter that was asked and gave no value."""
+    for name in sorted(slot.awaited):
+        reading = slot.readings.get(name)
+        if reading is None:
+            yield "late"
+        elif reading.refused is not None:
+            yield reading.refused
 
 
 def _shift_clear_of_boundary_s(utc_s: float, interval_s: float) -> float:

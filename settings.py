@@ -53,6 +53,8 @@ class ApiSettings:
     voltage_type: int = 532
     current_type: int = 531
     power_type: int = 533
+    upload_batch: int = 500
+    upload_pause_s: float = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +103,16 @@ class RedisSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoreSettings:
+    """The bounds of the database, and for how long readings are held back while the clock may be wrong."""
+
+    max_mb: int
+    keep_days: int
+    sync_interval_s: float
+    clock_hold_max_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """All that config.cfg says. ``None`` for a part that is switched off; ``folder`` is absolute."""
 
@@ -110,6 +122,7 @@ class Settings:
     voltage_meter: VoltageMeterSettings | None
     current_meter: CurrentMeterSettings | None
     redis: RedisSettings | None
+    store: StoreSettings
     folder: Path
     warnings: tuple[str, ...]
 
@@ -176,6 +189,7 @@ def _ohm(text: str) -> float:
 
 _boolean = choice(configparser.ConfigParser.BOOLEAN_STATES)
 _milliseconds = " (milliseconds)"
+_seconds = " (seconds)"
 _serial_number = word("the serial number alone, such as 24152470")
 
 
@@ -209,6 +223,12 @@ KEYS = (
     Key("API", "voltage_type", whole(0), "532", "the sensor type of the voltage"),
     Key("API", "current_type", whole(0), "531", "the sensor type of the current"),
     Key("API", "power_type", whole(0), "533", "the sensor type of the power"),
+    Key("API", "upload_batch", whole(1, 10_000), "500", "how many readings go in one request"),
+    Key("API", "upload_pause_ms", whole(0, 60_000, _milliseconds), "250", "the pause between two of them"),
+    Key("STORE", "store_max_mb", whole(1, 1_000_000), "500", "how large the database may become"),
+    Key("STORE", "store_keep_days", whole(0, 36_500), "31", "how long delivered readings are kept"),
+    Key("STORE", "store_sync_interval", whole(0, 86_400, _seconds), None, "what a power cut may cost"),
+    Key("STORE", "clock_hold_max", whole(0, 86_400, _seconds), "600", "how long a clock is waited for"),
     Key("REDIS", "redis_enable", _boolean, "False", "whether the latest values go to a Redis server"),
     Key("REDIS", "redis_host", word("the name or the IP address of a computer"), "localhost", "where it runs"),
     Key("REDIS", "redis_port", whole(1, 65_535), "6379", "its TCP port"),
@@ -217,7 +237,7 @@ KEYS = (
     Key("REDIS", "auth_redis", _boolean, None, "whether the password is sent"),
     Key("REDIS", "redis_username", str, None, "the user name at the server"),
     Key("REDIS", "redis_authpw", str, None, "the password of the server", secret=True),
-    Key("REDIS", "redis_ttl", whole(0, unit=" (seconds)"), "0", "when stale values vanish"),
+    Key("REDIS", "redis_ttl", whole(0, unit=_seconds), "0", "when stale values vanish"),
 )
 
 # (section, spelling) -> key
@@ -300,11 +320,14 @@ def _settings(value: Mapping[str, Any], folder: Path, warnings: Iterable[str]) -
             voltage_type=value["voltage_type"],
             current_type=value["current_type"],
             power_type=value["power_type"],
+            upload_batch=value["upload_batch"],
+            upload_pause_s=value["upload_pause_ms"] / 1000,
         ),
         serial=SamplingSettings(sample_interval_ms=value["sample_interval"]),
         voltage_meter=_voltage_meter(value, folder) if value["xdm_voltage_enable"] else None,
         current_meter=_current_meter(value, folder) if value["xdm_current_enable"] else None,
         redis=_redis(value) if value["redis_enable"] else None,
+        store=_store(value),
         folder=folder,
         warnings=tuple(warnings),
     )
@@ -345,6 +368,16 @@ def _redis(value: Mapping[str, Any]) -> RedisSettings:
         password=password,
         tls=value["redis_tls"],
         ttl_s=value["redis_ttl"],
+    )
+
+
+def _store(value: Mapping[str, Any]) -> StoreSettings:
+    sync_interval_s = value["store_sync_interval"]
+    return StoreSettings(
+        max_mb=value["store_max_mb"],
+        keep_days=value["store_keep_days"],
+        sync_interval_s=value["report_interval"] / 1000 if sync_interval_s is None else sync_interval_s,
+        clock_hold_max_s=value["clock_hold_max"],
     )
 
 

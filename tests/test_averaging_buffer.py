@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import statistics
 import threading
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from averaging_buffer import GRACE_S, AveragingBuffer
+from averaging_buffer import GRACE_S, AveragingBuffer, summarise
 from clock import Clock
-from measurements import Interval, PowerSample
+from measurements import Interval, PowerSample, Statistic
 from tests.clocks import ManualClock
 
 
@@ -26,7 +27,7 @@ def opened(start_mono_s: float = 0.0, end_mono_s: float = 10.0) -> AveragingBuff
     return buffer
 
 
-def add(buffer: AveragingBuffer, start_mono_s: float, voltage_v: float | None = None, **others: float | None) -> None:
+def add(buffer: AveragingBuffer, start_mono_s: float, voltage_v: float | None = None, **others: Any) -> None:
     buffer.begin(start_mono_s)
     buffer.complete(start_mono_s, PowerSample(start_mono_s=start_mono_s, voltage_v=voltage_v, **others))
 
@@ -51,7 +52,9 @@ def test_an_interval_is_left_open_and_right_closed() -> None:
     assert second.voltage_v is not None
     assert (first.voltage_v.count, first.voltage_v.mean) == (2, 3.0)
     assert (second.voltage_v.count, second.voltage_v.mean) == (1, 8.0)
-    assert buffer.counts() == {"read": 4, "late": 1}
+    assert first.samples_refused == {"late": 1}
+    assert (first.samples_read, second.samples_read) == (3, 1)
+    assert first.samples_averaged == 2
 
 
 def test_no_data_is_none_and_never_zero_or_the_previous_value() -> None:
@@ -110,7 +113,8 @@ def test_a_sample_that_does_not_come_holds_the_end_up_for_a_moment_only_and_coun
     assert buffer.close(ending, interval(now_mono_s, now_mono_s + 1)).voltage_v is None
     assert clock.mono_s() - now_mono_s < 0.2
     buffer.complete(now_mono_s - 0.001, PowerSample(start_mono_s=now_mono_s - 0.001, voltage_v=52.0))
-    assert buffer.counts()["late"] == 1
+    following = interval(now_mono_s, now_mono_s + 1)
+    assert buffer.close(interval(now_mono_s, now_mono_s), following).samples_refused == {"late": 1}
 
 
 def test_a_sample_of_the_next_interval_does_not_hold_the_end_up() -> None:
@@ -120,3 +124,24 @@ def test_a_sample_of_the_next_interval_does_not_hold_the_end_up() -> None:
     assert buffer.settle_by_mono_s(10.5) == math.inf
     buffer.close(interval(0, 10), interval(10, 20))
     assert buffer.settle_by_mono_s(10.5) == 20.0 + GRACE_S
+
+
+def test_readings_read_are_those_averaged_and_those_refused() -> None:
+    buffer = opened()
+    buffer.begin(1.0)
+    buffer.complete(1.0, PowerSample(start_mono_s=1.0, voltage_v=52.0, refused=("ReplyTimeout",)))
+    add(buffer, 2.0, 52.0, current_a=1.0, power_kw=0.052)
+    summary = buffer.close(interval(0, 10), interval(10, 20))
+    assert (summary.samples_read, summary.samples_averaged) == (4, 3)
+    assert summary.samples_refused == {"ReplyTimeout": 1}
+
+
+def test_an_interval_goes_on_with_the_samples_of_an_earlier_run() -> None:
+    samples = [PowerSample(start_mono_s=1.0, voltage_v=50.0), PowerSample(start_mono_s=2.0, voltage_v=52.0)]
+    buffer = AveragingBuffer(ManualClock(mono_s=1e6))
+    buffer.open(interval(0, 10), samples)
+    add(buffer, 3.0, 54.0)
+    whole = buffer.close(interval(0, 10), interval(10, 20)).voltage_v
+    assert whole is not None
+    assert (whole.mean, whole.count) == (52.0, 3)
+    assert summarise(samples).voltage_v == Statistic(mean=51.0, minimum=50.0, maximum=52.0, count=2)

@@ -338,7 +338,7 @@ def test_version_and_help(tmp_path: Path) -> None:
 
 
 def test_start_up_imports_only_what_is_enabled() -> None:
-    heavy = ("redis", "simulator", "sqlite3", "asyncio")
+    heavy = ("redis", "simulator", "asyncio")
     code = f"import backend_daemon, sys; print([module for module in {heavy} if module in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -1,81 +1,290 @@
-"""Readings leave the outbox by the cloud's answer and in no other way."""
+"""Readings leave the outbox by the cloud's answer and in no other way; a real database, damaged and full ones too."""
 
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
+from pathlib import Path
 
 import pytest
 
 from clock import Clock
-from measurements import Datum
-from outbox import Outbox, Tally
+from measurements import Device, Interval, IntervalSummary, PowerSample, Statistic
+from outbox import Limits, Outbox, Tally
+from store import MIGRATIONS, NAME, Store, StoreTooNew
 from tests.clocks import ManualClock
 
-
-def readings(*timestamps: int) -> list[Datum]:
-    return [Datum(mac=1, type=532, data=52.0, timestamp_utc_ms=each) for each in timestamps]
-
-
-def waiting(outbox: Outbox) -> list[int]:
-    return [each.datum.timestamp_utc_ms for each in outbox.lend(1_000_000)]
+DEVICE = Device(mac=77, voltage_type=532, current_type=531, power_type=533)
+FAR = Interval(start_mono_s=0.0, end_mono_s=1e9, end_utc_ms=10**12)
 
 
-def test_lent_readings_stay_until_they_are_settled() -> None:
-    outbox = Outbox(ManualClock())
-    outbox.put(readings(1, 2, 3, 4))
-    lent = outbox.lend(3)
-    assert [each.datum.timestamp_utc_ms for each in lent] == [1, 2, 3]
-    assert waiting(outbox) == [1, 2, 3, 4]
-    outbox.settle_delivered(lent[:1])
-    outbox.settle_rejected(lent[1:2])
-    assert waiting(outbox) == [3, 4]
-    assert outbox.tally() == Tally(made=4, delivered=1, waiting=2, rejected=1, dropped=0)
+def statistic(mean: float) -> Statistic:
+    return Statistic(mean=mean, minimum=mean - 1, maximum=mean + 1, count=4)
 
 
-def test_settling_twice_counts_once() -> None:
-    outbox = Outbox(ManualClock())
-    outbox.put(readings(1))
-    lent = outbox.lend(1)
-    outbox.settle_delivered(lent)
-    outbox.settle_delivered(lent)
-    assert outbox.tally() == Tally(made=1, delivered=1)
+def summary(
+    volts: float | None = 52.0, amperes: float | None = None, kilowatts: float | None = None
+) -> IntervalSummary:
+    values = [None if each is None else statistic(each) for each in (volts, amperes, kilowatts)]
+    return IntervalSummary(
+        voltage_v=values[0], current_a=values[1], power_kw=values[2], samples_read=5, samples_refused={"late": 1}
+    )
 
 
-def test_over_the_bound_the_oldest_go_counted_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
-    outbox = Outbox(ManualClock(), capacity=3)
-    with caplog.at_level(logging.ERROR):
-        outbox.put(readings(1, 2))
-        outbox.put(readings(3, 4, 5))
-        outbox.put(readings(6))
-    assert waiting(outbox) == [4, 5, 6]
-    assert outbox.tally() == Tally(made=6, waiting=3, dropped=3)
+def interval(number: int) -> Interval:
+    return Interval(start_mono_s=number - 1.0, end_mono_s=float(number), end_utc_ms=1000 * number)
+
+
+class Box(Outbox):
+    """An outbox in a folder, opened; ``close_number`` closes interval ``number``."""
+
+    def __init__(self, folder: Path, *, boot: str = "boot", limits: Limits | None = None, clock: Clock | None = None):
+        clock = clock or ManualClock()
+        self.store = Store(folder / NAME, clock)
+        super().__init__(self.store, DEVICE, boot, clock, limits or Limits())
+        self.recovered = self.recover()
+
+    def close_number(self, *numbers: int, of: IntervalSummary | None = None) -> None:
+        for number in numbers:
+            self.close_interval(of or summary(), interval(number), interval(number + 1))
+
+    def waiting(self) -> list[int]:
+        return [each.datum.timestamp_utc_ms // 1000 for each in self.lend(1_000_000)]
+
+    def crash(self) -> None:
+        """Leave the database as ``kill -9`` does: nothing more is written."""
+        connection, self.store._connection = self.store._connection, None
+        assert connection is not None
+        connection.close()
+
+
+def test_lent_readings_stay_until_they_are_settled(tmp_path: Path) -> None:
+    box = Box(tmp_path)
+    box.close_number(1, 2, 3, 4)
+    lent = box.lend(3)
+    assert [each.datum.timestamp_utc_ms for each in lent] == [1000, 2000, 3000]
+    assert box.waiting() == [1, 2, 3, 4]
+    box.settle_delivered(lent[:1])
+    box.settle_rejected(lent[1:2], "out of range")
+    assert box.waiting() == [3, 4]
+    assert box.tally() == Tally(made=4, delivered=1, waiting=2, rejected=1, dropped=0)
+
+
+def test_each_reading_of_an_interval_is_settled_by_itself(tmp_path: Path) -> None:
+    box = Box(tmp_path)
+    readings = box.close_interval(summary(52.0, -3.0, -0.156), interval(1), interval(2))
+    assert [(each.type, each.data) for each in readings] == [(532, 52.0), (531, -3.0), (533, -0.156)]
+    volts, amperes, kilowatts = box.lend(10)
+    assert box.lend(2) == [volts, amperes]
+    box.settle_rejected([amperes], "data exceeds allowed range!")
+    box.settle_delivered([volts])
+    assert box.lend(10) == [kilowatts]
+
+
+def test_everything_survives_a_crash(tmp_path: Path) -> None:
+    box = Box(tmp_path)
+    box.close_number(1, 2, 3)
+    box.settle_delivered(box.lend(1))
+    box.crash()
+    again = Box(tmp_path)
+    assert again.waiting() == [2, 3]
+    assert again.tally() == Tally(made=3, delivered=1, waiting=2)
+
+
+def test_readings_are_reported_as_what_they_were_made_for(tmp_path: Path) -> None:
+    Box(tmp_path).close_number(1)
+    box = Box(tmp_path)
+    box._device = Device(mac=88, voltage_type=600, current_type=601, power_type=602)
+    box.close_number(2)
+    assert [(each.datum.mac, each.datum.type) for each in box.lend(9)] == [(77, 532), (88, 600)]
+
+
+def test_the_newest_interval_is_lent_apart(tmp_path: Path) -> None:
+    box = Box(tmp_path)
+    assert box.lend_newest() == []
+    box.close_number(1, 2)
+    box.close_number(3, of=summary(52.0, 1.0, 0.052))
+    assert [each.datum.timestamp_utc_ms for each in box.lend_newest()] == [3000] * 3
+
+
+def test_the_samples_of_the_open_interval_come_back_after_a_crash(tmp_path: Path) -> None:
+    box = Box(tmp_path)
+    box.open_interval(interval(1))
+    box.journal([PowerSample(start_mono_s=0.2, voltage_v=50.0, current_a=1.0, power_kw=0.05)])
+    box.journal([PowerSample(start_mono_s=0.4, voltage_v=51.0, refused=("Overload",))])
+    box.crash()
+    recovered = Box(tmp_path).recovered
+    assert recovered is not None
+    assert recovered[0] == interval(1)
+    assert recovered[1] == [
+        PowerSample(start_mono_s=0.2, voltage_v=50.0, current_a=1.0, power_kw=0.05),
+        PowerSample(start_mono_s=0.4, voltage_v=51.0, refused=("Overload",)),
+    ]
+
+
+def test_a_closed_interval_leaves_no_samples_behind_not_even_late_written_ones(tmp_path: Path) -> None:
+    box = Box(tmp_path)
+    box.journal([PowerSample(start_mono_s=0.2, voltage_v=50.0)])
+    box.close_number(1)
+    box.journal([PowerSample(start_mono_s=0.9, voltage_v=50.0), PowerSample(start_mono_s=1.1, voltage_v=51.0)])
+    box.crash()
+    recovered = Box(tmp_path).recovered
+    assert recovered is not None
+    assert [each.start_mono_s for each in recovered[1]] == [1.1]
+
+
+def test_the_open_interval_of_another_boot_is_over(tmp_path: Path) -> None:
+    box = Box(tmp_path)
+    box.open_interval(interval(500))
+    box.journal([PowerSample(start_mono_s=499.5, voltage_v=50.0)])
+    box.crash()
+    again = Box(tmp_path, boot="the next")
+    assert again.recovered is not None
+    left, samples = again.recovered
+    assert left.end_mono_s < 0
+    assert left.end_utc_ms == 500_000
+    assert samples[0].start_mono_s in left
+    again.close_interval(summary(50.0), left, interval(3))
+    again.journal([PowerSample(start_mono_s=2.5, voltage_v=51.0)])
+    again.crash()
+    third = Box(tmp_path, boot="the next").recovered
+    assert third is not None
+    assert [each.start_mono_s for each in third[1]] == [2.5]
+
+
+def test_over_the_bound_history_goes_first_then_the_oldest_that_wait_but_nothing_on_loan(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    box = Box(tmp_path, limits=Limits(max_bytes=500_000))
+    box.close_number(*range(1, 5001))
+    box.settle_delivered(box.lend(2000))
+    with caplog.at_level(logging.WARNING):
+        box.close_number(*range(5001, 8001))
+        assert box.tally().dropped == 0
+        lent = box.lend(10)
+        box.close_number(*range(8001, 16_001))
+    tally = box.tally()
+    assert tally.dropped > 0
+    assert tally.made == tally.delivered + tally.waiting + tally.dropped
+    assert box.waiting()[:11] == [*range(2001, 2011), 2011 + tally.dropped]
     assert len(caplog.records) == 1
+    box.settle_delivered(lent)
+    assert box.tally().delivered == 2010
+    assert box.store.size_bytes() < 6_000_000  # the bound, and a write-ahead log of 4 MiB at most
 
 
-def test_a_reading_dropped_while_on_loan_is_counted_once() -> None:
-    outbox = Outbox(ManualClock(), capacity=2)
-    outbox.put(readings(1, 2))
-    lent = outbox.lend(2)
-    outbox.put(readings(3))
-    outbox.settle_delivered(lent)
-    assert outbox.tally() == Tally(made=3, delivered=1, waiting=1, dropped=1)
+def test_old_history_is_forgotten_and_what_waits_is_not(tmp_path: Path) -> None:
+    clock = ManualClock(utc_s=100 * 86_400.0)
+    box = Box(tmp_path, limits=Limits(keep_days=31), clock=clock)
+    box.close_number(1, 2)
+    box.settle_delivered(box.lend(1))
+    clock.advance(4000)
+    box.close_number(3)
+    with sqlite3.connect(tmp_path / NAME) as connection:
+        assert [row[0] for row in connection.execute("SELECT id FROM interval")] == [2, 3]
+    connection.close()
 
 
-def test_waiting_ends_when_readings_come_and_when_all_are_settled() -> None:
+def test_a_damaged_file_is_moved_aside_and_everything_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / NAME).write_bytes(b"this is no database" * 1000)
+    box = Box(tmp_path)
+    box.close_number(1)
+    assert box.waiting() == [1]
+    assert [path.name for path in tmp_path.glob("*.corrupt-*")] == [f"{NAME}.corrupt-1700000000"]
+    assert "NOT sent" in caplog.text
+    box.crash()
+    assert Box(tmp_path).waiting() == [1]
+
+
+def test_damage_in_the_middle_while_running(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    box = Box(tmp_path)
+    box.close_number(*range(1, 3000))
+    box.close()
+    with (tmp_path / NAME).open("r+b") as file:
+        file.seek(20 * 1024)
+        file.write(b"\xff" * 200 * 1024)
+    again = Box(tmp_path)
+    for _ in range(5):
+        again.lend(5000)
+        again.close_number(3001, 3002)
+    assert list(tmp_path.glob("*.corrupt-*"))
+    assert 3002 in again.waiting()
+
+
+def test_a_newer_version_is_refused_and_left_alone(tmp_path: Path) -> None:
+    Box(tmp_path).close()
+    connection = sqlite3.connect(tmp_path / NAME)
+    connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    connection.close()
+    before = (tmp_path / NAME).read_bytes()
+    with pytest.raises(StoreTooNew):
+        Box(tmp_path)
+    assert (tmp_path / NAME).read_bytes() == before
+
+
+class _Fragile(Store):
+    """A real store whose disk can be made to fail."""
+
+    failing = False
+
+    def _open(self) -> sqlite3.Connection:
+        if self.failing:
+            raise sqlite3.OperationalError("database or disk is full")
+        return super()._open()
+
+
+def test_without_the_database_everything_goes_on_and_nothing_is_made_twice(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    box = Box(tmp_path)
+    box._store = store = _Fragile(tmp_path / NAME, ManualClock())
+    box.close_number(1)
+    box.journal([PowerSample(start_mono_s=1.5, voltage_v=50.0)])
+    store.failing = True
+    with caplog.at_level(logging.INFO):
+        box.journal([PowerSample(start_mono_s=1.7, voltage_v=50.0)])
+        box.close_number(2, 3)
+        assert box.waiting() == [2, 3]  # what is in the database cannot be read now
+        box.settle_delivered(box.lend(1))
+        store.failing = False
+        box.close_number(4)
+    assert box.waiting() == [1, 3, 4]
+    assert box.tally() == Tally(made=4, delivered=1, waiting=3)
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    store.close()
+    again = Box(tmp_path)
+    assert again.waiting() == [1, 3, 4]
+    assert again.tally() == Tally(made=4, delivered=1, waiting=3)
+    assert again.recovered is not None
+    assert again.recovered[1] == []
+
+
+def test_what_was_delivered_while_the_database_failed_is_not_lent_again(tmp_path: Path) -> None:
+    box = Box(tmp_path)
+    box.close_number(1, 2)
+    lent = box.lend(1)
+    box._store = store = _Fragile(tmp_path / NAME, ManualClock())
+    store.failing = True
+    box.settle_delivered(lent)
+    store.failing = False
+    assert box.waiting() == [2]
+
+
+def test_waiting_ends_when_readings_come_and_when_all_are_settled(tmp_path: Path) -> None:
     clock = Clock()
-    outbox = Outbox(clock)
-    assert not outbox.wait_for_readings(clock.mono_s() + 0.01)
-    threading.Timer(0.05, outbox.put, [readings(1)]).start()
-    assert outbox.wait_for_readings(clock.mono_s() + 20)
-    threading.Timer(0.05, outbox.settle_delivered, [outbox.lend(1)]).start()
-    assert outbox.wait_until_empty(clock.mono_s() + 20)
+    box = Box(tmp_path, clock=clock)
+    assert not box.wait_for_readings(clock.mono_s() + 0.01)
+    threading.Timer(0.05, box.close_number, [1]).start()
+    assert box.wait_for_readings(clock.mono_s() + 20)
+    threading.Timer(0.05, box.settle_delivered, [box.lend(1)]).start()
+    assert box.wait_until_empty(clock.mono_s() + 20)
 
 
-def test_wake_ends_a_wait() -> None:
+def test_wake_ends_a_wait(tmp_path: Path) -> None:
     clock = Clock()
-    outbox = Outbox(clock)
+    box = Box(tmp_path, clock=clock)
     started_mono_s = clock.mono_s()
-    threading.Timer(0.05, outbox.wake).start()
-    assert not outbox.wait_for_readings(clock.mono_s() + 20)
+    threading.Timer(0.05, box.wake).start()
+    assert not box.wait_for_readings(clock.mono_s() + 20)
     assert clock.mono_s() - started_mono_s < 10

@@ -1,0 +1,190 @@
+"""The database file: opened, migrated, written in transactions, replaced when it is corrupt.
+
+One SQLite file in WAL mode, used by several threads of one process through one connection; whoever calls holds the
+lock of the outbox. Guarantees: a transaction is there whole after a ``kill -9``, and after a power cut if it was asked
+to be synced; a corrupt file is moved aside and a new one begun. sqlite3's exceptions are converted here and nowhere
+else. It knows the tables but not what their rows mean.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from clock import Clock
+
+logger = logging.getLogger(__name__)
+
+NAME = "power_monitor.db"
+_PAGE_BYTES = 1024  # a sample touches one page: small ones wear an SD card less
+_BUSY_TIMEOUT_S = 2.0
+
+#: What brings the file from version n to n + 1. Only ever add to it.
+MIGRATIONS = (
+    """
+    CREATE TABLE device (
+        id INTEGER PRIMARY KEY, mac INTEGER NOT NULL,
+        voltage_type INTEGER NOT NULL, current_type INTEGER NOT NULL, power_type INTEGER NOT NULL,
+        UNIQUE (mac, voltage_type, current_type, power_type)
+    );
+    -- One row per interval: its averages, and which of its readings still wait for the cloud (1 V, 2 A, 4 kW).
+    CREATE TABLE interval (
+        id INTEGER PRIMARY KEY, device INTEGER NOT NULL, waiting INTEGER NOT NULL, end_utc_ms INTEGER NOT NULL,
+        voltage REAL, voltage_minimum REAL, voltage_maximum REAL, voltage_count INTEGER,
+        current REAL, current_minimum REAL, current_maximum REAL, current_count INTEGER,
+        power REAL, power_minimum REAL, power_maximum REAL, power_count INTEGER
+    );
+    CREATE INDEX interval_waiting ON interval (id, waiting) WHERE waiting != 0;
+    CREATE INDEX interval_end ON interval (end_utc_ms);
+    CREATE TABLE rejected (
+        mac INTEGER NOT NULL, type INTEGER NOT NULL, end_utc_ms INTEGER NOT NULL, data REAL NOT NULL,
+        message TEXT NOT NULL
+    );
+    -- The open interval, and the samples taken in it so far. Monotonic times mean something in their boot only.
+    CREATE TABLE open_interval (
+        boot_id TEXT NOT NULL, start_mono_s REAL NOT NULL, end_mono_s REAL NOT NULL, end_utc_ms INTEGER NOT NULL
+    );
+    CREATE TABLE sample (start_mono_s REAL PRIMARY KEY, voltage REAL, current REAL, power REAL, refused TEXT);
+    CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+    """,
+)
+
+
+class StoreError(Exception):
+    """The database cannot be used: the caller keeps what it has and tries again later."""
+
+
+class StoreUnavailable(StoreError):
+    """It cannot be read or written now: the disk is full or read-only, or fails."""
+
+
+class StoreCorrupt(StoreError):
+    """It is no database of ours, or a damaged one. It has been moved aside; the next attempt begins a new one."""
+
+
+class StoreTooNew(StoreError):
+    """A newer version of this program made it. Nothing is changed in it."""
+
+
+class Store:
+    """The database at ``path``. Opens nothing by itself; ``transaction()`` opens it when need be."""
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self.path = path
+        self._clock = clock
+        self._connection: sqlite3.Connection | None = None
+
+    @contextmanager
+    def transaction(self, *, synced: bool = False) -> Iterator[sqlite3.Cursor]:
+        """Give a cursor inside a transaction: committed at the end of the ``with``, undone if that raises.
+
+        ``synced`` makes it survive a power cut as well (the commit waits for the disk). Raises ``StoreError``.
+        """
+        with self._converting():
+            connection = self._open()
+            connection.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                cursor = connection.cursor()
+                yield cursor
+                cursor.close()
+                connection.execute("COMMIT")
+            finally:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Cursor]:
+        """Give a cursor for reading. Raises ``StoreError``."""
+        with self._converting():
+            cursor = self._open().cursor()
+            yield cursor
+            cursor.close()
+
+    def size_bytes(self) -> int:
+        """Return what the database takes on the disk, its write-ahead log included."""
+        total = 0
+        for suffix in ("", "-wal"):
+            with suppress(OSError):
+                total += Path(f"{self.path}{suffix}").stat().st_size
+        return total
+
+    def close(self) -> None:
+        """Write everything into the one file and close it. Never fails: what cannot be written stays in its log."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(sqlite3.Error):
+                connection.close()
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            connection = sqlite3.connect(
+                self.path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+            )
+            try:
+                self._prepare(connection)
+            except BaseException:
+                connection.close()
+                raise
+            self._connection = connection
+        return self._connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA journal_size_limit = {4 * 1024 * 1024}")
+        connection.execute("PRAGMA cache_size = -1024")
+        version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+        if version > len(MIGRATIONS):
+            raise StoreTooNew(f"{self.path} is of version {version}; this program knows {len(MIGRATIONS)}")
+        for number in range(version, len(MIGRATIONS)):
+            connection.executescript(f"BEGIN; {MIGRATIONS[number]}; PRAGMA user_version = {number + 1}; COMMIT")
+
+    @contextmanager
+    def _converting(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as exc:
+            if _is_corrupt(exc):
+                self._move_aside(exc)
+                raise StoreCorrupt(str(exc)) from exc
+            self._drop_connection()
+            raise StoreUnavailable(str(exc)) from exc
+        except (sqlite3.Error, OSError) as exc:
+            self._drop_connection()
+            raise StoreUnavailable(str(exc)) from exc
+
+    def _drop_connection(self) -> None:
+        """Close without ceremony, so that the next attempt starts from what is on the disk."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(sqlite3.Error):
+                connection.close()
+
+    def _move_aside(self, exc: sqlite3.DatabaseError) -> None:
+        self._drop_connection()
+        aside = Path(f"{self.path}.corrupt-{int(self._clock.utc_s())}")
+        try:
+            self.path.rename(aside)
+        except OSError as failure:
+            raise StoreUnavailable(f"{self.path} is damaged ({exc}) and cannot be moved aside: {failure}") from exc
+        for suffix in ("-wal", "-shm"):
+            with suppress(OSError):
+                Path(f"{self.path}{suffix}").rename(f"{aside}{suffix}")
+        logger.critical(
+            "the database %s is damaged (%s). It was moved to %s; readings that waited in it are NOT sent. "
+            "A new one is begun and everything goes on. Keep the old file if you need those readings",
+            self.path,
+            exc,
+            aside.name,
+        )
+
+
+def _is_corrupt(exc: sqlite3.DatabaseError) -> bool:
+    code = getattr(exc, "sqlite_errorcode", None)
+    primary = code & 0xFF if isinstance(code, int) else None
+    missing_table = isinstance(exc, sqlite3.OperationalError) and "no such" in str(exc)
+    return primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or missing_table

@@ -1,0 +1,238 @@
+"""Delivery to a virtual cloud over real sockets, from a real database: what is sent when, and settled by what."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aretas_api import AretasClient
+from aretas_reporter import AretasUploader
+from clock import Clock
+from measurements import Device
+from outbox import Tally
+from simulator.cloud import VirtualCloud
+from simulator.cloud_http import HTML_PAGE, Fault, Reply, lose_reply, never_answer, reset_mid_reply
+from tests.rig import MAC, wait_for
+from tests.test_outbox import Box, summary
+
+
+@contextmanager
+def uploading(cloud: VirtualCloud, folder: Path, **options: Any) -> Iterator[tuple[AretasUploader, Box]]:
+    clock = Clock()
+    outbox = Box(folder, clock=clock)
+    outbox._device = Device(mac=MAC, voltage_type=532, current_type=531, power_type=533)
+    timeouts: dict[str, Any] = {"connect_timeout_s": 0.3, "read_timeout_s": 0.3, "total_timeout_s": 0.6}
+    client = AretasClient(cloud.url, cloud.username, cloud.password, **timeouts)
+    uploader = AretasUploader(client, outbox, clock, **{"jitter": lambda: 0.0, "pause_s": 0.0, **options})
+    try:
+        yield uploader, outbox
+    finally:
+        client.close()
+
+
+def arrived(cloud: VirtualCloud) -> list[int]:
+    """Return the timestamps in seconds of what has arrived, in order of arrival."""
+    return [each.datum.timestamp_utc_ms // 1000 for each in cloud.received]
+
+
+def drain(uploader: AretasUploader, outbox: Box) -> None:
+    while outbox.lend(1):
+        uploader.send_once()
+
+
+def test_the_newest_goes_first_and_what_has_waited_behind_it_oldest_first(tmp_path: Path) -> None:
+    with VirtualCloud(macs=(MAC,)) as cloud, uploading(cloud, tmp_path) as (uploader, outbox):
+        outbox.close_number(*range(1, 1201))
+        uploader.send_once()
+        assert arrived(cloud) == [1200]
+        uploader.send_once()
+        outbox.close_number(1201)
+        drain(uploader, outbox)
+        assert arrived(cloud) == [1200, *range(1, 501), 1201, *range(501, 1200)]
+        assert cloud.log_in_count == 1
+        assert cloud.connection_count == 1
+    assert outbox.tally() == Tally(made=1201, delivered=1201)
+
+
+def test_there_is_a_pause_between_batches_but_not_before_the_newest(tmp_path: Path) -> None:
+    options = {"batch": 10, "pause_s": 0.25}
+    with VirtualCloud(macs=(MAC,)) as cloud, uploading(cloud, tmp_path, **options) as (uploader, outbox):
+        outbox.close_number(*range(1, 31))
+        assert [uploader.send_once() for _ in range(3)] == [0.0, 0.25, 0.25]
+        outbox.close_number(31)
+        assert uploader.send_once() == 0.0
+
+
+def test_the_newest_is_delivered_within_a_second_even_while_a_backlog_drains(tmp_path: Path) -> None:
+    clock = Clock()
+    with VirtualCloud(macs=(MAC,)) as cloud, uploading(cloud, tmp_path, batch=10, pause_s=0.25) as (uploader, outbox):
+        outbox.close_number(*range(1, 2000))
+        uploader.start(lambda: pytest.fail("it crashed"))
+        wait_for(lambda: len(cloud.received) > 20)
+        for number in range(5000, 5003):
+            made_mono_s = clock.mono_s()
+            outbox.close_number(number)
+            wait_for(lambda: number in arrived(cloud), within_s=1.0)  # noqa: B023  (called before the loop goes on)
+            assert clock.mono_s() - made_mono_s < 1.0
+        assert outbox.tally().waiting > 1000
+        uploader.request_stop()
+        assert uploader.join(clock.mono_s() + 5)
+
+
+def test_an_expired_token_is_renewed_once(tmp_path: Path) -> None:
+    with VirtualCloud(macs=(MAC,)) as cloud, uploading(cloud, tmp_path) as (uploader, outbox):
+        for number in range(1, 4):
+            outbox.close_number(number)
+            if number > 1:
+                cloud.expire_tokens()
+            assert uploader.send_once() == 0.0
+        assert cloud.log_in_count == 3
+        assert arrived(cloud) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("fault", [Reply(status=503), Reply(status=408), HTML_PAGE, never_answer, reset_mid_reply])
+def test_a_failed_batch_is_kept_and_sent_again_after_a_growing_wait(tmp_path: Path, fault: Fault) -> None:
+    with VirtualCloud(macs=(MAC,)) as cloud, uploading(cloud, tmp_path) as (uploader, outbox):
+        cloud.misbehave(fault, times=None)
+        outbox.close_number(1, 2)
+        assert [uploader.send_once() for _ in range(3)] == [1.0, 2.0, 4.0]
+        assert outbox.tally().waiting == 2
+        cloud.behave()
+        drain(uploader, outbox)
+        assert sorted(each.timestamp_utc_ms for each in cloud.stored) == [1000, 2000]
+
+
+def test_retry_after_is_heeded(tmp_path: Path) -> None:
+    with VirtualCloud(macs=(MAC,)) as cloud, uploading(cloud, tmp_path) as (uploader, outbox):
+        cloud.misbehave(Reply(status=429, retry_after="40"), call="ingest/std/batch")
+        outbox.close_number(1)
+        assert uploader.send_once() == 40.0
+
+
+def test_the_wait_never_grows_beyond_five_minutes(tmp_path: Path) -> None:
+    with VirtualCloud(macs=(MAC,)) as cloud, uploading(cloud, tmp_path) as (uploader, outbox):
+        outbox.close_number(1)
+        cloud.stop()
+        assert max(uploader.send_once() for _ in range(30)) == 300.0
+
+
+def test_a_lost_reply_leads_to_an_identical_duplicate_and_to_nothing_else(tmp_path: Path) -> None:
+    with VirtualCloud(macs=(MAC,)) as cloud, uploading(cloud, tmp_path) as (uploader, outbox):
+        cloud.misbehave(lose_reply, call="ingest/std/batch", times=2)
+        outbox.close_number(1)
+        while outbox.lend(1):
+            uploader.send_once()
+        assert len(cloud.received) > 1
+        assert len(cloud.stored) == 1
+        assert len({each.datum for each in cloud.received}) == 1
+
+
+def test_an_outage_is_told_once_and_summed_up_when_all_is_delivered(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    with VirtualCloud(macs=(MAC,)) as cloud, uploading(cloud, tmp_path) as (uploader, outbox):
+        cloud.stop()
+        outbox.close_number(1)
+        for number in range(2, 6):
+            uploader.send_once()
+            outbox.close_number(number)
+        cloud.start()
+        drain(uploader, outbox)
+    lines = [record.getMessage() for record in caplog.records if record.name == "aretas_reporter"]
+    assert len(lines) == 3
+    assert "kept and sent later" in lines[0]
+    assert "accepted again" in lines[1]
+    assert "4 readings had queued, 0 were lost; all are delivered after" in lines[2]
+
+
+def test_a_wrong_password_is_tried_once_in_five_minutes_and_loses_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with VirtualCloud(macs=(MAC,), password="another-word") as cloud, uploading(cloud, tmp_path) as (uploader, outbox):
+        cloud.password, wrong = "changed-meanwhile", cloud.password
+        outbox.close_number(1)
+        assert uploader.send_once() == 300.0
+        assert cloud.log_in_count == 1
+        assert outbox.tally().waiting == 1
+    assert "API_PASSWORD" in caplog.text
+    assert wrong not in caplog.text
+
+
+def test_an_unregistered_device_keeps_everything_and_tells_what_to_check(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with VirtualCloud(macs=(999,)) as cloud, uploading(cloud, tmp_path) as (uploader, outbox):
+        outbox.close_number(1, 2, 3)
+        assert uploader.send_once() == 60.0
+        assert outbox.tally().waiting == 3
+        cloud.macs = frozenset({MAC})
+        drain(uploader, outbox)
+        assert len(cloud.received) == 3
+    assert "check the number (MAC)" in caplog.text
+
+
+def test_a_refused_reading_is_set_aside_and_takes_no_other_with_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with VirtualCloud(macs=(MAC,)) as cloud, uploading(cloud, tmp_path) as (uploader, outbox):
+        cloud.ranges[532] = (0.0, 62.0)
+        outbox.close_number(*range(1, 6))
+        outbox.close_number(6, of=summary(500.0, 1.0, 0.5))
+        outbox.close_number(*range(7, 12))
+        drain(uploader, outbox)
+        assert sorted(arrived(cloud)) == [1, 2, 3, 4, 5, 6, 6, 7, 8, 9, 10, 11]
+    assert outbox.tally() == Tally(made=13, delivered=12, rejected=1)
+    assert caplog.text.count("data exceeds allowed range!") == 1
+    with outbox.store.reading() as cursor:
+        (row,) = cursor.execute("SELECT type, end_utc_ms, data, message FROM rejected").fetchall()
+    assert row[:3] == (532, 6000, 500.0)
+    assert "data exceeds allowed range!" in row[3]
+
+
+def test_too_large_a_batch_is_halved_until_it_fits(tmp_path: Path) -> None:
+    with VirtualCloud(macs=(MAC,)) as cloud, uploading(cloud, tmp_path) as (uploader, outbox):
+        outbox.close_number(*range(1, 10))
+        cloud.largest_batch = 2
+        drain(uploader, outbox)
+        assert arrived(cloud) == [9, *range(1, 9)]
+
+
+def test_one_reading_that_is_too_large_is_set_aside(tmp_path: Path) -> None:
+    with VirtualCloud(macs=(MAC,)) as cloud, uploading(cloud, tmp_path) as (uploader, outbox):
+        cloud.largest_batch = 0
+        outbox.close_number(1)
+        drain(uploader, outbox)
+    assert outbox.tally() == Tally(made=1, rejected=1)
+
+
+def test_the_thread_delivers_at_once_and_stops_at_once_even_in_a_long_wait(tmp_path: Path) -> None:
+    clock = Clock()
+    with VirtualCloud(macs=(MAC,)) as cloud, uploading(cloud, tmp_path) as (uploader, outbox):
+        uploader.start(lambda: pytest.fail("it crashed"))
+        outbox.close_number(1)
+        wait_for(lambda: cloud.received)
+        cloud.stop()
+        outbox.close_number(2)
+        wait_for(lambda: uploader._failures >= 2)
+        started_mono_s = clock.mono_s()
+        uploader.request_stop()
+        assert uploader.join(clock.mono_s() + 5)
+        assert clock.mono_s() - started_mono_s < 2.0
+
+
+def test_the_last_send_happens_on_stop(tmp_path: Path) -> None:
+    with VirtualCloud(macs=(MAC,)) as cloud, uploading(cloud, tmp_path) as (uploader, outbox):
+        cloud.stop()
+        outbox.close_number(1)
+        uploader.start(lambda: pytest.fail("it crashed"))
+        wait_for(lambda: uploader._failures >= 1)
+        cloud.start()
+        uploader.request_stop()
+        assert uploader.join(Clock().mono_s() + 5)
+        assert arrived(cloud) == [1]
