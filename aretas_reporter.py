@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 
 from aretas_api import (
     AretasClient,
@@ -25,6 +27,7 @@ from measurements import Datum, Interval, IntervalSummary
 from outbox import Outbox, Tally
 from state_log import StateLog, duration_text
 from tables import Lent
+from time_keeper import TimeKeeper, Verdict, end_utc_ms
 from worker import Worker
 
 logger = logging.getLogger(__name__)
@@ -32,6 +35,8 @@ logger = logging.getLogger(__name__)
 _HEARTBEAT_S = 1.0
 _REPORT_LINE_WITHIN_S = 0.5
 _SMALLEST_BATCH = 10
+_ASK_THE_TIME_EVERY_S = 10.0
+_LAST_REQUESTS = 4
 _BACKOFF_S = (1.0, 300.0)
 _LOG_IN_AGAIN_AFTER_S = 300.0
 _NOT_REGISTERED_RETRY_S = 60.0
@@ -41,6 +46,7 @@ class AretasReporter(Worker):
     """Closes each interval at its end and hands its readings to the outbox and to ``publish``.
 
     ``publish`` must not block; it is called with the readings of each interval (the Redis cache, if enabled).
+    ``state`` tells what else ``--status`` shall show: name -> JSON value.
     """
 
     def __init__(
@@ -48,14 +54,18 @@ class AretasReporter(Worker):
         report_interval_ms: int,
         buffer: AveragingBuffer,
         outbox: Outbox,
+        time_keeper: TimeKeeper,
         clock: Clock,
         publish: Callable[[Sequence[Datum]], None] | None = None,
+        state: Callable[[], Mapping[str, object]] = dict,
     ) -> None:
         super().__init__("reporter", clock)
         self._interval_ms = report_interval_ms
         self._buffer = buffer
         self._outbox = outbox
+        self._time_keeper = time_keeper
         self._publish = publish
+        self._state = state
         self._interval: Interval | None = None
 
     def open_first_interval(self) -> None:
@@ -63,44 +73,46 @@ class AretasReporter(Worker):
 
         Call it before sampling starts. Raises ``StoreTooNew``.
         """
-        now_mono_s = self.clock.mono_s()
-        fresh = self._interval_from(now_mono_s, previous_end_utc_ms=0)
-        left_open = self._outbox.recover()
-        if left_open is None:
-            self._interval = fresh
-            self._outbox.open_interval(fresh)
-            self._buffer.open(fresh)
-            return
-        interval, samples = left_open
-        if now_mono_s < interval.end_mono_s:
-            self._interval = interval
-            self._buffer.open(interval, samples)
+        left = self._outbox.recover()
+        self._time_keeper.heed_stored(self._outbox.newest_utc_ms)
+        now_mono_s, verdict = self.clock.mono_s(), self._time_keeper.verdict()
+        fresh = self._interval_from(now_mono_s, verdict.offset_s, previous_end_utc_ms=0)
+        same_boot = left is not None and left.boot_id == self.clock.boot_id()
+        if left is not None and same_boot and now_mono_s < left.interval.end_mono_s:
+            self._interval = left.interval
+            self._buffer.open(left.interval, left.samples)
         else:
             self._interval = fresh
-            self._outbox.close_interval(summarise(samples), interval, fresh)
+            if left is None:
+                self._outbox.open_interval(fresh, clock_trusted=verdict.trusted)
+            elif same_boot:
+                ended = self._stamped(left.interval, verdict)
+                self._outbox.close_interval(summarise(left.samples), ended, fresh, clock_trusted=verdict.trusted)
+            else:
+                self._outbox.close_left_open(left, summarise(left.samples), fresh)
             self._buffer.open(fresh)
-        if samples:
-            logger.info("%d samples of an interval that an earlier run left open are used", len(samples))
+        if left is not None and left.samples:
+            logger.info("%d samples of an interval that an earlier run left open are used", len(left.samples))
 
     def step(self) -> None:
         """Wait for the end of the open interval, close it, and log its line."""
         interval = self._open_interval()
         wake_mono_s = min(interval.end_mono_s, self.clock.mono_s() + _HEARTBEAT_S)
         self._stop.wait(self.clock.timeout_s(wake_mono_s))
+        verdict = self._time_keeper.verdict()
+        if verdict.trusted:
+            self._outbox.stamp(verdict.offset_s)
         if not self._stop.is_set() and self.clock.mono_s() >= interval.end_mono_s:
             self._close(interval)
 
     def finish(self) -> None:
         """Close the open interval at once: its readings carry the time of the stop."""
-        interval = self._open_interval()
-        now_mono_s, now_utc_ms = self.clock.mono_s(), math.floor(self.clock.utc_s() * 1000)
-        self._close(
-            Interval(
-                start_mono_s=interval.start_mono_s,
-                end_mono_s=min(now_mono_s, interval.end_mono_s),
-                end_utc_ms=min(now_utc_ms, interval.end_utc_ms),
-            )
-        )
+        interval, now_mono_s = self._open_interval(), self.clock.mono_s()
+        if now_mono_s < interval.end_mono_s:
+            now_utc_ms = math.floor((now_mono_s + self._time_keeper.verdict().offset_s) * 1000)
+            end_utc_ms = min(now_utc_ms, interval.end_utc_ms)
+            interval = replace(interval, end_mono_s=now_mono_s, end_utc_ms=end_utc_ms)
+        self._close(interval)
 
     def _open_interval(self) -> Interval:
         if self._interval is None:
@@ -109,38 +121,43 @@ class AretasReporter(Worker):
         return self._interval
 
     def _close(self, ended: Interval) -> None:
-        self._interval = self._interval_from(ended.end_mono_s, previous_end_utc_ms=ended.end_utc_ms)
+        verdict = self._time_keeper.verdict()
+        ended = self._stamped(ended, verdict)
+        self._interval = self._interval_from(ended.end_mono_s, verdict.offset_s, previous_end_utc_ms=ended.end_utc_ms)
         summary = self._buffer.close(ended, self._interval)
         before = self._outbox.tally()
-        readings = self._outbox.close_interval(summary, ended, self._interval)
+        self._outbox.note("clock", {"trusted": verdict.trusted, "why": verdict.why})
+        for name, value in self._state().items():
+            self._outbox.note(name, value)
+        readings = self._outbox.close_interval(summary, ended, self._interval, clock_trusted=verdict.trusted)
         if self._publish is not None and readings:
             self._publish(readings)
         if readings or not self._stop.is_set():
             self._log_line(summary, before)
 
+    def _stamped(self, ended: Interval, verdict: Verdict) -> Interval:
+        """Return an interval with its true end: as planned, or where the clock was stepped meanwhile, as it was."""
+        return replace(ended, end_utc_ms=end_utc_ms(ended.end_utc_ms, ended.end_mono_s, verdict.offset_s))
+
     def _log_line(self, summary: IntervalSummary, before: Tally) -> None:
         """Log the line of a report, with what became of its readings within half a second."""
-        self._outbox.wait_until_empty(self.clock.mono_s() + _REPORT_LINE_WITHIN_S)
+        if not self._stop.is_set():
+            self._outbox.wait_until_empty(self.clock.mono_s() + _REPORT_LINE_WITHIN_S)
         after = self._outbox.tally()
         delivered = after.delivered - before.delivered
         logger.info("%s; cloud: %d delivered, %d waiting", summary_text(summary), delivered, after.waiting)
 
-    def _interval_from(self, start_mono_s: float, previous_end_utc_ms: int) -> Interval:
+    def _interval_from(self, start_mono_s: float, offset_s: float, previous_end_utc_ms: int) -> Interval:
         """Return the interval that begins at ``start_mono_s`` and ends on the next whole multiple.
 
-        The wall clock may be read a little before the end it was to have reached; that end is not used again.
+        ``offset_s`` is the wall clock minus the monotonic. The end that has just passed is not used again, should the
+        clock have been slewed back to before it.
         """
-        now_mono_s, now_utc_ms = self.clock.mono_s(), self.clock.utc_s() * 1000
+        now_utc_ms = (self.clock.mono_s() + offset_s) * 1000
         if abs(now_utc_ms - previous_end_utc_ms) < self._interval_ms / 2:
-            now_utc_ms_or_end = max(now_utc_ms, previous_end_utc_ms)
-        else:
-            now_utc_ms_or_end = now_utc_ms
-        end_utc_ms = (math.floor(now_utc_ms_or_end / self._interval_ms) + 1) * self._interval_ms
-        return Interval(
-            start_mono_s=start_mono_s,
-            end_mono_s=now_mono_s + (end_utc_ms - now_utc_ms) / 1000,
-            end_utc_ms=end_utc_ms,
-        )
+            now_utc_ms = max(now_utc_ms, previous_end_utc_ms)
+        end_utc_ms = (math.floor(now_utc_ms / self._interval_ms) + 1) * self._interval_ms
+        return Interval(start_mono_s=start_mono_s, end_mono_s=end_utc_ms / 1000 - offset_s, end_utc_ms=end_utc_ms)
 
 
 class AretasUploader(Worker):
@@ -155,6 +172,7 @@ class AretasUploader(Worker):
         self,
         client: AretasClient,
         outbox: Outbox,
+        time_keeper: TimeKeeper,
         clock: Clock,
         *,
         batch: int = 500,
@@ -164,19 +182,25 @@ class AretasUploader(Worker):
         super().__init__("uploader", clock)
         self._client = client
         self._outbox = outbox
+        self._time_keeper = time_keeper
         self._jitter = jitter
         self._state = StateLog(logger, "cloud", clock)
+        self._refusals = StateLog(logger, "a reading", clock)
         self._largest_batch = self._batch = batch
         self._pause_s = pause_s
         self._failures = 0
         self._newest_tried = -1
+        self._ask_again_mono_s = -math.inf
         self._outage = _Outage(clock)
 
     def step(self) -> None:
         """Wait for readings, send one batch, and wait as long as its outcome asks for."""
+        if not self._time_keeper.verdict().trusted and self.clock.mono_s() >= self._ask_again_mono_s:
+            self.ask_the_time()
         if not self._outbox.wait_for_readings(self.clock.mono_s() + _HEARTBEAT_S):
             return
-        pause_until_mono_s = self.clock.mono_s() + self.send_once()
+        wait_s = self.send_once()
+        pause_until_mono_s = self.clock.mono_s() + wait_s
         while not self._stop.is_set() and self.clock.mono_s() < pause_until_mono_s:
             self.heartbeat_mono_s = self.clock.mono_s()
             self._stop.wait(self.clock.timeout_s(min(pause_until_mono_s, self.clock.mono_s() + _HEARTBEAT_S)))
@@ -186,11 +210,26 @@ class AretasUploader(Worker):
         self._outbox.wake()
 
     def finish(self) -> None:
-        """Send once more what is the newest, and close the connection."""
-        if self._outbox.lend_newest():
-            self._newest_tried = -1
+        """Send what waits, the newest first, as far as it goes in a few requests, and close the connection."""
+        self._newest_tried = -1
+        for _ in range(_LAST_REQUESTS):
+            if not self._outbox.lend(1):
+                break
             self.send_once()
+            if self._state.trouble is not None:
+                break
         self._client.close()
+
+    def ask_the_time(self) -> None:
+        """Log in, for the sake of the ``Date`` of the answer, and release what was held back if that settles the time.
+
+        Blocks as long as the client's deadlines allow.
+        """
+        wait_s = self._attempt(self._client.log_in, 0)
+        verdict = self._time_keeper.verdict()
+        if verdict.trusted:
+            self._outbox.stamp(verdict.offset_s)
+        self._ask_again_mono_s = self.clock.mono_s() + max(wait_s or 0.0, _ASK_THE_TIME_EVERY_S)
 
     def send_once(self) -> float:
         """Send one batch and settle it. Return how long to wait before the next: seconds.
@@ -198,8 +237,18 @@ class AretasUploader(Worker):
         Blocks as long as the client's deadlines allow.
         """
         lent, live = self._next_batch()
+        wait_s = self._attempt(partial(self._send, lent), len(lent))
+        if wait_s is None:
+            wait_s = 0.0 if live else self._pause_s
+            self._batch = min(self._largest_batch, self._batch * 2)
+            self._outage.delivered(self._outbox.tally())
+            self._outbox.note("last_delivery", {"utc_ms": math.floor(self.clock.utc_s() * 1000)})
+        return wait_s
+
+    def _attempt(self, call: Callable[[], None], count: int) -> float | None:
+        """Make a call that has to do with ``count`` readings. Return how long to wait if it fails, else ``None``."""
         try:
-            self._send(lent)
+            call()
         except LogInRefused as exc:
             return self._failed(
                 "log-in",
@@ -209,7 +258,7 @@ class AretasUploader(Worker):
         except DeviceNotRegistered as exc:
             return self._failed("not registered", f"{exc}; everything is kept", _NOT_REGISTERED_RETRY_S)
         except BatchTooLarge as exc:
-            self._largest_batch = self._batch = len(lent) // 2
+            self._largest_batch = self._batch = count // 2
             return self._failed("too large", f"{exc}; smaller batches from now on", self._pause_s)
         except TryLater as exc:
             self._batch = max(_SMALLEST_BATCH, self._batch // 2)  # a slow link may get a smaller one through in time
@@ -217,10 +266,8 @@ class AretasUploader(Worker):
                 "unreachable", f"{exc}; readings are kept and sent later", self._backoff_s(exc.retry_after_s)
             )
         self._failures = 0
-        self._batch = min(self._largest_batch, self._batch * 2)
-        self._state.well("readings are accepted again")
-        self._outage.delivered(self._outbox.tally())
-        return 0.0 if live else self._pause_s
+        self._state.well("answers again")
+        return None
 
     def _next_batch(self) -> tuple[list[Lent], bool]:
         """Return what to send next, and whether it is the newest interval, for the first time."""
@@ -232,6 +279,7 @@ class AretasUploader(Worker):
 
     def _failed(self, kind: str, message: str, wait_s: float) -> float:
         self._state.failed(kind, message)
+        self._outbox.note("last_error", {"utc_ms": math.floor(self.clock.utc_s() * 1000), "message": message})
         self._outage.begin(self._outbox.tally())
         return wait_s
 
@@ -243,10 +291,11 @@ class AretasUploader(Worker):
             if len(lent) > 1 and isinstance(exc, BatchTooLarge):
                 raise
             if len(lent) > 1:
-                self._send(lent[: len(lent) // 2])
-                self._send(lent[len(lent) // 2 :])
+                for half in (lent[: len(lent) // 2], lent[len(lent) // 2 :]):
+                    if not self._stop.is_set():
+                        self._send(half)
                 return
-            logger.error("the cloud will not take %s: %s; it is set aside", lent[0].datum.as_wire(), exc)
+            self._refusals.failed("refused", f"{lent[0].datum.as_wire()} is refused and set aside: {exc}")
             self._outbox.settle_rejected(lent, str(exc))
         else:
             self._outbox.settle_delivered(lent)
@@ -304,5 +353,10 @@ def summary_text(summary: IntervalSummary) -> str:
         f"no {name}" if statistic is None else f"{statistic.mean:.{digits}f} {unit}"
         for unit, name, statistic, digits in quantities
     ]
-    samples = max((statistic.count for *_, statistic, _ in quantities if statistic is not None), default=0)
-    return f"{', '.join(parts)} ({samples} sample{'' if samples == 1 else 's'})"
+    counts = {unit: statistic.count for unit, _, statistic, _ in quantities if statistic is not None}
+    if len(set(counts.values())) > 1:
+        samples = ", ".join(f"{count} {unit}" for unit, count in counts.items()) + " samples"
+    else:
+        count = next(iter(counts.values()), 0)
+        samples = f"{count} sample{'' if count == 1 else 's'}"
+    return f"{', '.join(parts)} ({samples})"

@@ -11,13 +11,13 @@ from __future__ import annotations
 import argparse
 import gc
 import logging
+import select
 import signal
+import socket
 import sys
-import threading
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, TextIO
 
 try:
@@ -35,11 +35,11 @@ try:
     from settings import Settings, load_settings
     from store import NAME as DATABASE_NAME
     from store import Store, StoreTooNew
+    from time_keeper import TimeKeeper
     from worker import Worker
 except ModuleNotFoundError as exc:
-    sys.exit(
-        f"{exc.name} is not installed: start with 'sh run.sh', which installs it, or pip install -r requirements.txt"
-    )
+    print(f"{exc.name} is not installed: use 'sh run.sh', which installs it, or pip install -r requirements.txt")
+    sys.exit(78)  # starting it again would not mend that
 
 if TYPE_CHECKING:
     from redis_cache import RedisCache
@@ -78,7 +78,7 @@ class Daemon:
         self.redis_cache = redis_cache
         self.crashed = False
         self._clock = clock
-        self._ended = threading.Event()
+        self._ending = False
 
     def start(self) -> None:
         """Start every worker, delivery first. Returns at once; meters, cloud and Redis may all be absent."""
@@ -87,13 +87,35 @@ class Daemon:
         for worker in (*deliverers, self.reporter, self.recorder, self.sampler):
             worker.start(self._on_crash)
 
+    def obey_signals(self) -> None:
+        """Have SIGTERM, SIGINT and a closed terminal (SIGHUP) end ``wait()``. Call it first, from the main thread.
+
+        The bell is rung by the signal itself, whichever thread the system gives it to: a lock that the main thread
+        waits for would not notice.
+        """
+        self._alarm, self._bell = socket.socketpair()
+        self._alarm.setblocking(False)
+        self._bell.setblocking(False)
+        signal.set_wakeup_fd(self._bell.fileno(), warn_on_full_buffer=False)
+        for name in ("SIGTERM", "SIGINT", "SIGHUP"):
+            number = getattr(signal, name, None)  # there is no SIGHUP on Windows
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup wants it ignored
+                signal.signal(number, lambda *_: self.end())
+
     def wait(self, timeout_s: float | None = None) -> None:
         """Wait until ``end()`` is called, a worker crashes, or ``timeout_s`` has passed."""
-        self._ended.wait(timeout_s)
+        until_mono_s = None if timeout_s is None else self._clock.mono_s() + timeout_s
+        while not self._ending:
+            wait_s = None if until_mono_s is None else self._clock.timeout_s(until_mono_s)
+            if not select.select([self._alarm], [], [], wait_s)[0]:
+                return
+            self._alarm.recv(4096)
 
     def end(self) -> None:
-        """Have ``wait()`` return. Safe in a signal handler."""
-        self._ended.set()
+        """Have ``wait()`` return. Safe in a signal handler and from any thread: it takes no lock."""
+        self._ending = True
+        with suppress(BlockingIOError):  # the bell rings already
+            self._bell.send(b"!")
 
     def stop(self) -> None:
         """Stop in order: sampling, the open interval, the last send. Blocks 4 s at most."""
@@ -103,7 +125,13 @@ class Daemon:
             [self.uploader] if self.redis_cache is None else [self.uploader, self.redis_cache], _LAST_SEND_WITHIN_S
         )
 
+        waiting = self.outbox.tally().waiting
+        if waiting:
+            logger.info("%d readings wait in the database; they are sent after the next start", waiting)
         self.outbox.close()
+        signal.set_wakeup_fd(-1)
+        self._alarm.close()
+        self._bell.close()
 
     def _stop(self, workers: Sequence[Worker], within_s: float) -> None:
         deadline_mono_s = self._clock.mono_s() + within_s
@@ -149,6 +177,7 @@ def build(settings: Settings, clock: Clock, on_secret: Callable[[str], None]) ->
         Limits(max_bytes=store.max_mb * 1_000_000, keep_days=store.keep_days, sync_interval_s=store.sync_interval_s),
     )
     recorder = Recorder(outbox, clock)
+    time_keeper = TimeKeeper(clock, store.clock_hold_max_s)
     client = AretasClient(
         api.url,
         api.username,
@@ -157,13 +186,17 @@ def build(settings: Settings, clock: Clock, on_secret: Callable[[str], None]) ->
         read_timeout_s=_READ_TIMEOUT_S,
         total_timeout_s=_REQUEST_TIMEOUT_S,
         on_secret=on_secret,
+        on_answer=time_keeper.heed_answer,
     )
+    sampler = SerialPortReadWriter(settings, buffer, clock, recorder.record)
     publish = redis_cache.publish if redis_cache else None
     return Daemon(
-        sampler=SerialPortReadWriter(settings, buffer, clock, recorder.record),
+        sampler=sampler,
         recorder=recorder,
-        reporter=AretasReporter(api.report_interval_ms, buffer, outbox, clock, publish),
-        uploader=AretasUploader(client, outbox, clock, batch=api.upload_batch, pause_s=api.upload_pause_s),
+        reporter=AretasReporter(
+            api.report_interval_ms, buffer, outbox, time_keeper, clock, publish, lambda: {"meters": sampler.meters()}
+        ),
+        uploader=AretasUploader(client, outbox, time_keeper, clock, batch=api.upload_batch, pause_s=api.upload_pause_s),
         redis_cache=redis_cache,
         outbox=outbox,
         clock=clock,
@@ -181,12 +214,8 @@ def run(settings: Settings, *, level: int, console: TextIO | None, seconds: floa
     except HeldByAnother as exc:
         return refuse_to_start(f"{exc}; this one does not start", EXIT_CHECK_FAILED)
     daemon = build(settings, Clock(), secret_filter.add)
+    daemon.obey_signals()
 
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        daemon.end()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, on_signal)
     logger.info(
         "PowerMonitorMiddleware %s starts: a sample every %g s, a report every %g s, to %s",
         VERSION,
@@ -223,6 +252,10 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--check-config", action="store_true", help="only check the configuration file")
     parser.add_argument(
+        "--status", action="store_true", help="show how the daemon of this folder is doing; it need not run"
+    )
+    parser.add_argument("--json", action="store_true", help="with --status: as JSON, for programs")
+    parser.add_argument(
         "--demo", action="store_true", help="run with simulated meters, battery and cloud; needs nothing"
     )
     parser.add_argument(
@@ -239,8 +272,10 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.seconds is not None and not options.demo:
         parser.error("--seconds goes with --demo")
-    if options.demo and (options.config or options.check_config):
-        parser.error("--demo makes its own configuration: leave out --config and --check-config")
+    if options.json and not options.status:
+        parser.error("--json goes with --status")
+    if options.demo and (options.config or options.check_config or options.status):
+        parser.error("--demo makes its own configuration: leave out --config, --check-config and --status")
     return options
 
 
@@ -248,6 +283,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line asks for. Return the exit code."""
     options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
     level = logging.getLevelName(options.log_level)
+    if options.status:
+        return show_status((options.config or Path("config.cfg")).absolute().parent / DATABASE_NAME, options.json)
     with ExitStack() as stack:
         if options.demo:
             from simulator.demo import Demo
@@ -267,6 +304,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return EXIT_CLEAN
         console = sys.stdout if options.demo else sys.stderr if sys.stderr.isatty() else None
         return run(settings, level=level, console=console, seconds=options.seconds)
+
+
+def show_status(database: Path, in_json: bool) -> int:
+    """Print how the daemon is doing, from its database. Return the exit code. Blocks 2 s at most."""
+    from status import StatusError, as_json, read_status
+    from status_text import as_text
+
+    try:
+        status = read_status(database, Clock().utc_s())
+    except StatusError as exc:
+        print(exc, file=sys.stderr)
+        return EXIT_CHECK_FAILED
+    text = as_json(status) if in_json else as_text(status)
+    print(text.encode(sys.stdout.encoding or "ascii", "backslashreplace").decode(sys.stdout.encoding or "ascii"))
+    return EXIT_CLEAN
 
 
 def refuse_to_start(reason: str, code: int) -> int:

@@ -88,7 +88,8 @@ def _daemons_with(port: str) -> Iterator[int]:
     wanted = os.path.realpath(port)
     for directory in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if int(directory.name) == os.getpid() or _PROGRAM.encode() not in (directory / "cmdline").read_bytes():
+            arguments = (directory / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
+            if int(directory.name) == os.getpid() or _PROGRAM not in {Path(each).name for each in arguments}:
                 continue
             if any(os.path.realpath(link) == wanted for link in (directory / "fd").iterdir()):
                 yield int(directory.name)

@@ -20,6 +20,7 @@ from worker import Worker
 from xdm1041 import (
     XDM1041,
     BrokenExchange,
+    Identity,
     Interrupted,
     Overload,
     PortLost,
@@ -72,6 +73,7 @@ class MeterReader(Worker):
         self._free = threading.Event()  # set while the meter is ready and not answering
         self._state = StateLog(logger, name, clock)
         self._overload = StateLog(logger, name, clock)
+        self._announced: Identity | None = None
         self._failures = 0
         self._ready = False
 
@@ -79,6 +81,17 @@ class MeterReader(Worker):
     def is_ready(self) -> bool:
         """Whether the meter is set up and trusted, as far as is known."""
         return self._ready
+
+    def state(self) -> dict[str, object]:
+        """Return what there is to say of it: ``works``, ``trouble``, ``serial_number``, ``port``."""
+        trouble = self._state.message or self._overload.message
+        identity = self._announced
+        return {
+            "works": self._ready and trouble is None,
+            "trouble": trouble,
+            "serial_number": identity.serial_number if identity else None,
+            "port": self.meter.port,
+        }
 
     def request(self, begun_mono_s: float) -> bool:
         """Ask for a reading now. Return whether it will be answered: not if the meter is absent or still busy."""
@@ -119,7 +132,8 @@ class MeterReader(Worker):
             self._stop.wait(_RETRY_AFTER_S[min(self._failures, len(_RETRY_AFTER_S) - 1)])
             self._failures += 1
             return
-        if self._state.trouble is None or self._failures:
+        if identity != self._announced:
+            self._announced = identity
             logger.info(
                 "%s: %s, serial number %s, firmware %s, on %s, is set up (%s)",
                 self.name,
@@ -129,8 +143,6 @@ class MeterReader(Worker):
                 self.meter.port,
                 self.meter.range.label if self.meter.range else self.meter.mode.name,
             )
-        self._state.well("works again")
-        self._failures = 0
         self._ready = True
         self._free.set()
         self._on_ready()
@@ -145,12 +157,15 @@ class MeterReader(Worker):
             value = reading
         except Overload as exc:
             refused = type(exc).__name__
+            self._state.well("works again")
             self._overload.failed(refused, f"{exc}; there is no value to report while this lasts")
         except XDM1041Error as exc:
             refused = type(exc).__name__
             self._ready = False
             self._trouble(exc)
         else:
+            self._failures = 0
+            self._state.well("works again")
             self._overload.well("is back within its range")
         if refused is not None:
             self.refused[refused] += 1

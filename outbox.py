@@ -12,7 +12,9 @@ ledger always closes: made = delivered + waiting + rejected + dropped.
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 import random
 import sqlite3
 import threading
@@ -25,26 +27,30 @@ from clock import Clock
 from measurements import Datum, Device, Interval, IntervalSummary, PowerSample
 from state_log import StateLog
 from store import Store, StoreError, StoreTooNew
-from tables import Lent, Record
+from tables import Held, LeftOpen, Lent, Record
+from time_keeper import RELEASED_UTC_S, end_utc_ms
 
 logger = logging.getLogger(__name__)
 
 _UNSTORED_LIMIT = 10_000  # intervals kept in memory while the database cannot be used
 _UNJOURNALED_LIMIT = 100_000  # samples of the open interval, likewise
-_FAR_PAST_S = 1e12
 _TIDY_EVERY_S = 3600.0
 _TIDY_INTERVALS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tally:
-    """How many readings were made and what became of them; made = delivered + waiting + rejected + dropped."""
+    """How many readings were made and what became of them; made = delivered + waiting + rejected + dropped.
+
+    ``held`` are those of the waiting that are held back until their time is known.
+    """
 
     made: int = 0
     delivered: int = 0
     waiting: int = 0
     rejected: int = 0
     dropped: int = 0
+    held: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +79,8 @@ class Outbox:
         self._changed = threading.Condition()
         self._counts: Counter[str] = Counter()
         self._next_number = (1 << 50) | (random.getrandbits(40) << 8)  # until the database tells
-        self._waiting = 0
+        self._waiting = self._held = 0
+        self._newest_utc_ms = 0
         self._on_loan_to = 0  # the newest interval of the last loan: it and older ones are not dropped meanwhile
         self._closed_mono_s = float("-inf")
         self._synced_mono_s = self._tidied_mono_s = float("-inf")
@@ -82,12 +89,17 @@ class Outbox:
         self._unjournaled: list[PowerSample] = []
         self._unstored: dict[int, Record] = {}
         self._settled: dict[int, int] = {}
+        self._notes: dict[str, str] = {}
 
-    def recover(self) -> tuple[Interval, list[PowerSample]] | None:
-        """Open the database; return the interval that was open when the program ended, and its samples, if any was.
+    def note(self, name: str, value: object) -> None:
+        """Have a fact for ``--status`` written with the next thing that is: any JSON value. Never blocks for long."""
+        with self._changed:
+            self._notes[name] = json.dumps(value)
 
-        The monotonic times of another boot of the computer are moved into the far past: that interval is over. Takes
-        well below 1 s with a million readings waiting. Without a usable database everything goes on from memory;
+    def recover(self) -> LeftOpen | None:
+        """Open the database; return the interval that was open when the program ended, if any was.
+
+        Takes well below 1 s with a million readings waiting. Without a usable database everything goes on from memory;
         raises ``StoreTooNew`` only.
         """
         with self._changed:
@@ -96,17 +108,19 @@ class Outbox:
                     self._next_number = tables.next_number(cursor)
                     self._counts = tables.counts(cursor)
                     self._waiting = tables.count_waiting(cursor)
-                    found = tables.read_open_interval(cursor)
-                    if found is not None and found[0] != self._boot_id:
-                        tables.move_open_interval(cursor, self._boot_id, -_FAR_PAST_S)
-                        found = tables.read_open_interval(cursor)
-                    samples = tables.read_samples(cursor)
+                    self._held = sum(each.waiting.bit_count() for each in tables.held(cursor))
+                    self._newest_utc_ms = tables.newest_end_utc_ms(cursor)
+                    return tables.read_open_interval(cursor)
             except StoreTooNew:
                 raise
             except StoreError as exc:
                 self._trouble(exc)
                 return None
-            return None if found is None else (found[1], samples)
+
+    @property
+    def newest_utc_ms(self) -> int:
+        """The newest timestamp given to an interval: milliseconds since the epoch, 0 if there was none."""
+        return self._newest_utc_ms
 
     def journal(self, samples: Sequence[PowerSample]) -> None:
         """Write down samples of the open interval. Blocks for the disk, not for its confirmation."""
@@ -115,41 +129,55 @@ class Outbox:
             self._unjournaled += samples[:room]
             self._flush()
 
-    def open_interval(self, interval: Interval) -> None:
+    def open_interval(self, interval: Interval, *, clock_trusted: bool) -> None:
         """Write down which interval is open, so that a restart can go on with it. Blocks for the disk."""
         with self._changed:
-            self._operations.append(lambda cursor: tables.write_open_interval(cursor, interval, self._boot_id))
+            self._operations.append(self._opening(interval, clock_trusted))
             self._flush()
 
-    def close_interval(self, summary: IntervalSummary, ended: Interval, following: Interval) -> list[Datum]:
+    def close_interval(
+        self, summary: IntervalSummary, ended: Interval, following: Interval, *, clock_trusted: bool
+    ) -> list[Datum]:
         """Take an interval in and end its journal, in one transaction; return its readings.
 
-        Blocks for the disk, once every ``sync_interval_s`` for its confirmation. Never fails.
+        Without ``clock_trusted`` they are held back until ``stamp()``. Blocks for the disk, once every
+        ``sync_interval_s`` for its confirmation. Never fails.
         """
         with self._changed:
-            record = self._new_record(summary, ended)
-            changes = {
-                "samples_read": summary.samples_read,
-                "samples_averaged": summary.samples_averaged,
-                "readings_made": record.waiting.bit_count(),
-                **{f"refused {reason}": count for reason, count in summary.samples_refused.items()},
-            }
-            self._counts.update(changes)
-            self._waiting += record.waiting.bit_count()
+            self._closed_mono_s = ended.end_mono_s
+            self._unjournaled = [each for each in self._unjournaled if each.start_mono_s > ended.end_mono_s]
+            return self._close(summary, ended, following, self._boot_id, clock_trusted)
 
-            def close(cursor: sqlite3.Cursor) -> None:
-                if record.number in self._unstored:  # as it is by then: it may have been delivered from memory
-                    tables.insert_interval(cursor, self._unstored[record.number])
-                tables.delete_samples(cursor, ended.end_mono_s)
-                tables.add_counts(cursor, changes)
-                tables.write_open_interval(cursor, following, self._boot_id)
+    def close_left_open(self, left: LeftOpen, summary: IntervalSummary, following: Interval) -> None:
+        """Take in the interval that another boot of the computer left open. Blocks and fails likewise."""
+        with self._changed:
+            self._close(
+                summary, replace(left.interval, end_mono_s=math.inf), following, left.boot_id, left.clock_trusted
+            )
 
-            self._operations.append(close)
-            now_mono_s = self._clock.mono_s()
-            self._flush(synced=now_mono_s - self._synced_mono_s >= self._limits.sync_interval_s - 0.5)
-            self._keep_within_bounds(now_mono_s)
+    def stamp(self, offset_s: float) -> None:
+        """Give the intervals that are held back their ends: ``offset_s`` is the true wall clock minus the monotonic.
+
+        Those of an earlier boot of the computer, whose monotonic clock is gone, keep the end they were planned with if
+        it can be right, and are set aside otherwise. Blocks for the disk.
+        """
+        with self._changed:
+            if not self._held:
+                return
+            for number, record in self._unstored.items():
+                if record.end_utc_ms is None:
+                    exact_utc_ms = end_utc_ms(record.planned_end_utc_ms, record.end_mono_s, offset_s)
+                    self._unstored[number] = replace(record, end_utc_ms=self._untaken_now(exact_utc_ms))
+            self._flush()
+            try:
+                with self._store.transaction() as cursor:
+                    for interval in tables.held(cursor):
+                        self._stamp(cursor, interval, offset_s)
+            except StoreError as exc:
+                self._trouble(exc)
+                return
+            self._held = 0
             self._changed.notify_all()
-            return [each.datum for each in record.lent()]
 
     def lend(self, count: int) -> list[Lent]:
         """Return the oldest readings that wait, at most ``count``. They stay until they are settled."""
@@ -187,14 +215,14 @@ class Outbox:
     def wait_for_readings(self, until_mono_s: float) -> bool:
         """Wait until there is something to send, at the longest until ``until_mono_s``. Return whether there is."""
         with self._changed:
-            if not self._waiting:
+            if self._waiting <= self._held:
                 self._changed.wait(self._clock.timeout_s(until_mono_s))
-            return bool(self._waiting)
+            return self._waiting > self._held
 
     def wait_until_empty(self, until_mono_s: float) -> bool:
-        """Wait until everything is settled, at the longest until ``until_mono_s``. Return whether it is."""
+        """Wait until everything that may be sent is settled, at the longest until ``until_mono_s``; return whether."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._waiting, self._clock.timeout_s(until_mono_s))
+            return self._changed.wait_for(lambda: self._waiting <= self._held, self._clock.timeout_s(until_mono_s))
 
     def wake(self) -> None:
         """End a wait for readings that is under way."""
@@ -210,6 +238,7 @@ class Outbox:
                 waiting=self._waiting,
                 rejected=self._counts["readings_rejected"],
                 dropped=self._counts["readings_dropped"],
+                held=self._held,
             )
 
     def close(self) -> None:
@@ -218,23 +247,94 @@ class Outbox:
             self._flush(synced=True)
             self._store.close()
 
-    def _new_record(self, summary: IntervalSummary, ended: Interval) -> Record:
+    def _opening(self, interval: Interval, clock_trusted: bool) -> Callable[[sqlite3.Cursor], None]:
+        return lambda cursor: tables.write_open_interval(cursor, interval, self._boot_id, clock_trusted=clock_trusted)
+
+    def _close(
+        self, summary: IntervalSummary, ended: Interval, following: Interval, boot_id: str, clock_trusted: bool
+    ) -> list[Datum]:
+        record = self._new_record(summary, ended, boot_id, clock_trusted)
+        readings = record.waiting.bit_count()
+        changes = {
+            "samples_read": summary.samples_read,
+            "samples_averaged": summary.samples_averaged,
+            "readings_made": readings,
+            **{f"refused {reason}": count for reason, count in summary.samples_refused.items()},
+        }
+        self._counts.update(changes)
+        self._waiting += readings
+        self._held += 0 if clock_trusted else readings
+        opening = self._opening(following, clock_trusted)
+
+        def close(cursor: sqlite3.Cursor) -> None:
+            if record.number in self._unstored:  # as it is by then: it may have been delivered from memory
+                tables.insert_interval(cursor, self._unstored[record.number])
+            tables.delete_samples(cursor, ended.end_mono_s)
+            tables.add_counts(cursor, changes)
+            opening(cursor)
+
+        self._operations.append(close)
+        now_mono_s = self._clock.mono_s()
+        self._flush(synced=now_mono_s - self._synced_mono_s >= self._limits.sync_interval_s - 0.5)
+        self._keep_within_bounds(now_mono_s)
+        self._changed.notify_all()
+        return record.data()
+
+    def _new_record(self, summary: IntervalSummary, ended: Interval, boot_id: str, clock_trusted: bool) -> Record:
         record = Record(
             number=self._next_number,
             waiting=tables.mask_of(summary),
-            end_utc_ms=ended.end_utc_ms,
+            end_utc_ms=None,
+            planned_end_utc_ms=ended.end_utc_ms,
+            boot_id=boot_id,
+            end_mono_s=ended.end_mono_s,
             device=self._device,
             summary=summary,
         )
         self._next_number += 1
-        self._closed_mono_s = ended.end_mono_s
-        self._unjournaled = [each for each in self._unjournaled if each.start_mono_s > ended.end_mono_s]
-        if record.waiting:
-            self._unstored[record.number] = record
+        if not record.waiting:
+            return record
+        if clock_trusted:
+            record = replace(record, end_utc_ms=self._untaken_now(ended.end_utc_ms))
+        self._unstored[record.number] = record
         if len(self._unstored) > _UNSTORED_LIMIT:
-            oldest = self._unstored.pop(next(iter(self._unstored)))
-            self._count_dropped(oldest.waiting.bit_count(), "the database cannot be used and no more fits in memory")
+            oldest = self._unstored.pop(next(iter(self._unstored))).waiting.bit_count()
+            self._operations.append(lambda cursor: tables.add_counts(cursor, {"readings_dropped": oldest}))
+            self._count_dropped(oldest, "the database cannot be used and no more fits in memory")
         return record
+
+    def _stamp(self, cursor: sqlite3.Cursor, interval: Held, offset_s: float) -> None:
+        if interval.boot_id == self._boot_id:
+            exact_utc_ms = end_utc_ms(interval.planned_end_utc_ms, interval.end_mono_s, offset_s)
+            tables.stamp(cursor, interval.number, self._untaken(cursor, exact_utc_ms))
+        elif RELEASED_UTC_S < interval.planned_end_utc_ms / 1000 < offset_s:  # monotonic 0 is when this boot began
+            tables.stamp(cursor, interval.number, self._untaken(cursor, interval.planned_end_utc_ms))
+        else:
+            tables.reject_held(cursor, interval.number, "the computer was switched off before its clock was known")
+            changes = {"readings_rejected": interval.waiting.bit_count()}
+            tables.add_counts(cursor, changes)
+            self._counts.update(changes)
+            self._waiting -= interval.waiting.bit_count()
+
+    def _untaken_now(self, utc_ms: int) -> int:
+        if utc_ms > self._newest_utc_ms:
+            return self._untaken(None, utc_ms)
+        try:
+            with self._store.reading() as cursor:
+                return self._untaken(cursor, utc_ms)
+        except StoreError as exc:
+            self._trouble(exc)
+            return self._untaken(None, utc_ms)
+
+    def _untaken(self, cursor: sqlite3.Cursor | None, utc_ms: int) -> int:
+        """Return this timestamp, or the next one after it that no interval has: no two ever share one."""
+        while utc_ms <= self._newest_utc_ms and (
+            any(each.end_utc_ms == utc_ms for each in self._unstored.values())
+            or (cursor is not None and tables.is_taken(cursor, utc_ms))
+        ):
+            utc_ms += 1
+        self._newest_utc_ms = max(self._newest_utc_ms, utc_ms)
+        return utc_ms
 
     def _stored(self, count: int, *, newest_first: bool = False) -> list[Lent]:
         """Return readings that wait according to the database and have not been settled since."""
@@ -277,11 +377,12 @@ class Outbox:
                 for operation in self._operations:
                     operation(cursor)
                 fresh = [each for each in self._unjournaled if each.start_mono_s > self._closed_mono_s]
+                tables.write_state(cursor, self._notes)
                 tables.insert_samples(cursor, fresh)  # the others' interval was closed with them meanwhile
         except StoreError as exc:
             self._trouble(exc)
             return
-        for pending in (self._operations, self._unjournaled, self._unstored, self._settled):
+        for pending in (self._operations, self._unjournaled, self._unstored, self._settled, self._notes):
             pending.clear()
         if synced:
             self._synced_mono_s = self._clock.mono_s()
@@ -316,12 +417,11 @@ class Outbox:
             if tables.delete_history(cursor, _TIDY_INTERVALS):
                 return
             dropped = tables.delete_waiting(cursor, _TIDY_INTERVALS, self._on_loan_to)
+            tables.add_counts(cursor, {"readings_dropped": dropped})
         self._count_dropped(dropped, f"the database has reached store_max_mb = {self._limits.max_bytes // 1_000_000}")
 
     def _count_dropped(self, count: int, why: str) -> None:
-        changes = {"readings_dropped": count}
-        self._counts.update(changes)
+        self._counts["readings_dropped"] += count
         self._waiting -= count
-        self._operations.append(lambda cursor: tables.add_counts(cursor, changes))
         dropped = self._counts["readings_dropped"]
         self._room.failed("dropped", f"{why}: the oldest of them are dropped from now on; {dropped} so far in all")

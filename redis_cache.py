@@ -90,7 +90,7 @@ class RedisCache(Worker):
             return
         try:
             self._write(readings)
-        except (redis.RedisError, OSError) as exc:
+        except (redis.RedisError, OSError, ValueError) as exc:  # ValueError: a host name of an impossible form
             self._state.failed(type(exc).__name__, f"{exc}; the values there are old, everything else goes on")
             self._stop.wait(_RETRY_AFTER_S)
             return

@@ -23,6 +23,7 @@ from clock import Clock
 from measurements import PowerSample
 from meter_reader import MeterReader, Reading
 from settings import CurrentSource, Rate, Settings
+from state_log import StateLog
 from worker import Worker
 from xdm1041 import XDM1041, XDM1041Mode, XDM1041Rate
 
@@ -33,6 +34,7 @@ _TOGETHER_S = 0.005  # queries that started further apart than this do not make 
 _FIRST_SAMPLE_WITHIN_S = 4.0  # sampling begins then even if a meter is still absent
 _CLEAR_OF_BOUNDARY_S = 0.25
 _HEARTBEAT_S = 1.0
+_PUNCTUAL_AGAIN_AFTER_S = 3600.0
 _VERIFY_EACH_FROM_MS = 500  # at this sample interval and above, every sample has its settings check
 
 _RATES = {Rate.SLOW: XDM1041Rate.SLOW, Rate.MEDIUM: XDM1041Rate.MEDIUM, Rate.FAST: XDM1041Rate.FAST}
@@ -65,6 +67,8 @@ class SerialPortReadWriter(Worker):
         self._buffer = buffer
         self._record = record
         self._inbox: SimpleQueue[Reading | None] = SimpleQueue()
+        self._punctuality = StateLog(logger, "sampling", clock)
+        self._missed_mono_s = -math.inf
         self._begin_by_mono_s = math.inf
         self._due_mono_s = math.inf
         self._slots: dict[float, _Slot] = {}
@@ -119,6 +123,10 @@ class SerialPortReadWriter(Worker):
         if voltage_v is not None and current_a is not None and together:
             power_kw = voltage_v * current_a / 1000
         return PowerSample(start_mono_s=start_mono_s, voltage_v=voltage_v, current_a=current_a, power_kw=power_kw)
+
+    def meters(self) -> dict[str, dict[str, object]]:
+        """Return the state of each meter, for ``--status``: whether it works, its trouble, serial number and port."""
+        return {name: reader.state() for name, reader in self.readers.items()}
 
     def start(self, on_crash: Callable[[], None]) -> None:
         """Start the meters' threads and the sampler's own."""
@@ -175,7 +183,10 @@ class SerialPortReadWriter(Worker):
         missed = math.floor((now_mono_s - self._due_mono_s) / self._interval_s)
         if missed:
             self.counts["missed"] += missed
-            logger.warning("%d samples were missed: this computer was too busy, or asleep", missed)
+            self._missed_mono_s = now_mono_s
+            self._punctuality.failed("missed", f"{missed} samples were missed: this computer was too busy, or asleep")
+        elif now_mono_s - self._missed_mono_s > _PUNCTUAL_AGAIN_AFTER_S:
+            self._punctuality.well("is punctual again")
         self._due_mono_s += (missed + 1) * self._interval_s
         slot = _Slot(begun_mono_s=now_mono_s, awaited=set())
         self._buffer.begin(now_mono_s)

@@ -20,6 +20,8 @@ class StateLog:
         self._subject = subject
         self._clock = clock
         self._trouble: str | None = None
+        self._message = ""
+        self._told: set[str] = set()
         self._since_mono_s = 0.0
         self._summary_due_mono_s = 0.0
         self._repeats = 0
@@ -29,14 +31,21 @@ class StateLog:
         """The kind of trouble it is in, ``None`` if it is well."""
         return self._trouble
 
+    @property
+    def message(self) -> str | None:
+        """What was said of the trouble last, ``None`` if it is well."""
+        return self._message if self._trouble is not None else None
+
     def failed(self, kind: str, message: str) -> None:
-        """Note a failure. WARNING when its kind is new, then counted, with one summary an hour."""
+        """Note a failure. WARNING when its kind is new in this trouble, then counted, with one summary an hour."""
         now_mono_s = self._clock.mono_s()
-        if kind != self._trouble:
-            if self._trouble is None:
-                self._since_mono_s, self._repeats = now_mono_s, 0
-            self._trouble = kind
+        if self._trouble is None:
+            self._since_mono_s, self._repeats = now_mono_s, 0
             self._summary_due_mono_s = now_mono_s + _SUMMARY_EVERY_S
+            self._told.clear()
+        self._trouble, self._message = kind, message
+        if kind not in self._told:
+            self._told.add(kind)
             self._logger.warning("%s: %s", self._subject, message)
         elif now_mono_s >= self._summary_due_mono_s:
             self._summary_due_mono_s = now_mono_s + _SUMMARY_EVERY_S

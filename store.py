@@ -31,23 +31,28 @@ MIGRATIONS = (
         UNIQUE (mac, voltage_type, current_type, power_type)
     );
     -- One row per interval: its averages, and which of its readings still wait for the cloud (1 V, 2 A, 4 kW).
+    -- Until it is known what time it was when it ended, it has no end_utc_ms but what is needed to tell it later.
     CREATE TABLE interval (
-        id INTEGER PRIMARY KEY, device INTEGER NOT NULL, waiting INTEGER NOT NULL, end_utc_ms INTEGER NOT NULL,
+        id INTEGER PRIMARY KEY, device INTEGER NOT NULL, waiting INTEGER NOT NULL, end_utc_ms INTEGER,
+        boot_id TEXT, end_mono_s REAL, planned_end_utc_ms INTEGER,
         voltage REAL, voltage_minimum REAL, voltage_maximum REAL, voltage_count INTEGER,
         current REAL, current_minimum REAL, current_maximum REAL, current_count INTEGER,
         power REAL, power_minimum REAL, power_maximum REAL, power_count INTEGER
     );
     CREATE INDEX interval_waiting ON interval (id, waiting) WHERE waiting != 0;
     CREATE INDEX interval_end ON interval (end_utc_ms);
+    CREATE INDEX interval_held ON interval (id) WHERE end_utc_ms IS NULL;
     CREATE TABLE rejected (
-        mac INTEGER NOT NULL, type INTEGER NOT NULL, end_utc_ms INTEGER NOT NULL, data REAL NOT NULL,
+        mac INTEGER NOT NULL, type INTEGER NOT NULL, end_utc_ms INTEGER, data REAL NOT NULL,
         message TEXT NOT NULL
     );
     -- The open interval, and the samples taken in it so far. Monotonic times mean something in their boot only.
     CREATE TABLE open_interval (
-        boot_id TEXT NOT NULL, start_mono_s REAL NOT NULL, end_mono_s REAL NOT NULL, end_utc_ms INTEGER NOT NULL
+        boot_id TEXT NOT NULL, start_mono_s REAL NOT NULL, end_mono_s REAL NOT NULL, end_utc_ms INTEGER NOT NULL,
+        clock_trusted INTEGER NOT NULL
     );
     CREATE TABLE sample (start_mono_s REAL PRIMARY KEY, voltage REAL, current REAL, power REAL, refused TEXT);
+    CREATE TABLE state (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
     """,
 )

@@ -26,26 +26,61 @@ class Lent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One interval as it stands in the database: its number, what of it still waits, its end, its averages."""
+    """One interval as it stands in the database: its number, what of it still waits, its end, its averages.
+
+    ``end_utc_ms`` is ``None`` while it is held back, because nobody knows whether ``planned_end_utc_ms`` is right.
+    """
 
     number: int
     waiting: int
-    end_utc_ms: int
+    end_utc_ms: int | None
+    planned_end_utc_ms: int
+    boot_id: str
+    end_mono_s: float
     device: Device
     summary: IntervalSummary
 
     def lent(self) -> list[Lent]:
-        """Return its readings that still wait."""
+        """Return its readings that still wait and may be sent."""
+        return [] if self.end_utc_ms is None else self._readings(self.end_utc_ms)
+
+    def data(self) -> list[Datum]:
+        """Return its readings, with the best timestamp there is."""
+        timestamp = self.planned_end_utc_ms if self.end_utc_ms is None else self.end_utc_ms
+        return [each.datum for each in self._readings(timestamp)]
+
+    def _readings(self, timestamp_utc_ms: int) -> list[Lent]:
         means = (self.summary.voltage_v, self.summary.current_a, self.summary.power_kw)
         return [
             Lent(
                 interval=self.number,
                 bit=bit,
-                datum=Datum(mac=self.device.mac, type=kind, data=each.mean, timestamp_utc_ms=self.end_utc_ms),
+                datum=Datum(mac=self.device.mac, type=kind, data=each.mean, timestamp_utc_ms=timestamp_utc_ms),
             )
             for bit, each, kind in zip(_BITS, means, self.device.types, strict=True)
             if self.waiting & bit and each is not None
         ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """An interval in the database that is held back: what is needed to tell its end."""
+
+    number: int
+    waiting: int
+    boot_id: str
+    end_mono_s: float
+    planned_end_utc_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOpen:
+    """The interval that was open when the program ended, its samples, and whether the clock was trusted then."""
+
+    boot_id: str
+    interval: Interval
+    clock_trusted: bool
+    samples: list[PowerSample]
 
 
 def mask_of(summary: IntervalSummary) -> int:
@@ -95,12 +130,13 @@ def insert_interval(cursor: sqlite3.Cursor, record: Record) -> None:
     add_device(cursor, record.device)
     summary = record.summary
     cursor.execute(
-        "INSERT INTO interval SELECT ?, id, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM device "
+        "INSERT INTO interval SELECT ?, id, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM device "
         "WHERE mac = ? AND voltage_type = ? AND current_type = ? AND power_type = ?",
         [
             record.number,
             record.waiting,
             record.end_utc_ms,
+            *((None, None, None) if record.end_utc_ms is not None else _when(record)),
             *_values(summary.voltage_v),
             *_values(summary.current_a),
             *_values(summary.power_kw),
@@ -112,10 +148,12 @@ def insert_interval(cursor: sqlite3.Cursor, record: Record) -> None:
 
 def waiting_readings(cursor: sqlite3.Cursor, limit: int, *, newest_first: bool = False) -> list[Lent]:
     """Return the readings that wait of the ``limit`` oldest, or newest, intervals that have any."""
+    order = "DESC" if newest_first else "ASC"
     rows = cursor.execute(
-        "SELECT interval.id, waiting, end_utc_ms, mac, voltage, voltage_type, current, current_type, power, power_type "
+        "SELECT interval.id, waiting, end_utc_ms, mac, "
+        "voltage, voltage_type, current, current_type, power, power_type "
         "FROM interval INDEXED BY interval_waiting JOIN device ON device.id = interval.device "
-        f"WHERE waiting != 0 ORDER BY interval.id {'DESC' if newest_first else 'ASC'} LIMIT ?",
+        f"WHERE waiting != 0 AND end_utc_ms IS NOT NULL ORDER BY interval.id {order} LIMIT ?",
         [limit],
     )
     return [
@@ -145,28 +183,70 @@ def insert_rejected(cursor: sqlite3.Cursor, data: Iterable[Datum], message: str)
     )
 
 
-def write_open_interval(cursor: sqlite3.Cursor, interval: Interval, boot_id: str) -> None:
+def write_state(cursor: sqlite3.Cursor, state: Mapping[str, str]) -> None:
+    """Write down facts for ``--status``: name -> JSON text."""
+    cursor.executemany("INSERT OR REPLACE INTO state VALUES (?, ?)", list(state.items()))
+
+
+def write_open_interval(cursor: sqlite3.Cursor, interval: Interval, boot_id: str, *, clock_trusted: bool) -> None:
     """Write down which interval is open."""
     cursor.execute("DELETE FROM open_interval")
     cursor.execute(
-        "INSERT INTO open_interval VALUES (?, ?, ?, ?)",
-        [boot_id, interval.start_mono_s, interval.end_mono_s, interval.end_utc_ms],
+        "INSERT INTO open_interval VALUES (?, ?, ?, ?, ?)",
+        [boot_id, interval.start_mono_s, interval.end_mono_s, interval.end_utc_ms, clock_trusted],
     )
 
 
-def read_open_interval(cursor: sqlite3.Cursor) -> tuple[str, Interval] | None:
-    """Return the interval that was open, and the boot of the computer that its monotonic times belong to."""
-    row = cursor.execute("SELECT boot_id, start_mono_s, end_mono_s, end_utc_ms FROM open_interval").fetchone()
-    return row and (row[0], Interval(start_mono_s=row[1], end_mono_s=row[2], end_utc_ms=row[3]))
+def read_open_interval(cursor: sqlite3.Cursor) -> LeftOpen | None:
+    """Return the interval that was left open."""
+    row = cursor.execute(
+        "SELECT boot_id, start_mono_s, end_mono_s, end_utc_ms, clock_trusted FROM open_interval"
+    ).fetchone()
+    if row is None:
+        return None
+    interval = Interval(start_mono_s=row[1], end_mono_s=row[2], end_utc_ms=row[3])
+    return LeftOpen(boot_id=row[0], interval=interval, clock_trusted=bool(row[4]), samples=_read_samples(cursor))
 
 
-def move_open_interval(cursor: sqlite3.Cursor, boot_id: str, by_s: float) -> None:
-    """Move the open interval and its samples in monotonic time, into another boot of the computer."""
+def newest_end_utc_ms(cursor: sqlite3.Cursor) -> int:
+    """Return the newest timestamp there is, 0 if there is none."""
+    return int(cursor.execute("SELECT coalesce(max(end_utc_ms), 0) FROM interval").fetchone()[0])
+
+
+def is_taken(cursor: sqlite3.Cursor, end_utc_ms: int) -> bool:
+    """Return whether an interval with this end is there already."""
+    return cursor.execute("SELECT 1 FROM interval WHERE end_utc_ms = ?", [end_utc_ms]).fetchone() is not None
+
+
+def held(cursor: sqlite3.Cursor) -> list[Held]:
+    """Return the intervals that are held back, oldest first."""
+    rows = cursor.execute(
+        "SELECT id, waiting, boot_id, end_mono_s, planned_end_utc_ms FROM interval INDEXED BY interval_held "
+        "WHERE end_utc_ms IS NULL ORDER BY id"
+    )
+    return [
+        Held(number=row[0], waiting=row[1], boot_id=row[2], end_mono_s=row[3], planned_end_utc_ms=row[4])
+        for row in rows
+    ]
+
+
+def stamp(cursor: sqlite3.Cursor, number: int, end_utc_ms: int) -> None:
+    """Give an interval that was held back its end."""
     cursor.execute(
-        "UPDATE open_interval SET boot_id = ?, start_mono_s = start_mono_s + ?, end_mono_s = end_mono_s + ?",
-        [boot_id, by_s, by_s],
+        "UPDATE interval SET end_utc_ms = ?, boot_id = NULL, end_mono_s = NULL, planned_end_utc_ms = NULL WHERE id = ?",
+        [end_utc_ms, number],
     )
-    cursor.execute("UPDATE sample SET start_mono_s = start_mono_s + ?", [by_s])
+
+
+def reject_held(cursor: sqlite3.Cursor, number: int, message: str) -> None:
+    """Set the readings of an interval aside whose end nobody will ever know."""
+    for bit, quantity in zip(_BITS, ("voltage", "current", "power"), strict=True):
+        cursor.execute(
+            f"INSERT INTO rejected SELECT mac, {quantity}_type, planned_end_utc_ms, {quantity}, ? "
+            "FROM interval JOIN device ON device.id = interval.device WHERE interval.id = ? AND waiting & ?",
+            [message, number, bit],
+        )
+    cursor.execute("DELETE FROM interval WHERE id = ?", [number])
 
 
 def insert_samples(cursor: sqlite3.Cursor, samples: Iterable[PowerSample]) -> None:
@@ -180,8 +260,7 @@ def insert_samples(cursor: sqlite3.Cursor, samples: Iterable[PowerSample]) -> No
     )
 
 
-def read_samples(cursor: sqlite3.Cursor) -> list[PowerSample]:
-    """Return the samples of the open interval, oldest first."""
+def _read_samples(cursor: sqlite3.Cursor) -> list[PowerSample]:
     return [
         PowerSample(
             start_mono_s=start_mono_s,
@@ -197,7 +276,7 @@ def read_samples(cursor: sqlite3.Cursor) -> list[PowerSample]:
 
 
 def delete_samples(cursor: sqlite3.Cursor, to_mono_s: float) -> None:
-    """Delete the samples of an interval that has been closed."""
+    """Delete the samples of an interval that has been closed: those until then."""
     cursor.execute("DELETE FROM sample WHERE start_mono_s <= ?", [to_mono_s])
 
 
@@ -234,3 +313,7 @@ def _values(statistic: Statistic | None) -> tuple[float | int | None, ...]:
     if statistic is None:
         return (None, None, None, None)
     return (statistic.mean, statistic.minimum, statistic.maximum, statistic.count)
+
+
+def _when(record: Record) -> tuple[str, float, int]:
+    return (record.boot_id, record.end_mono_s, record.planned_end_utc_ms)

@@ -5,6 +5,7 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$here"
 sh venv.sh requirements.txt requirements-dev.txt
+# shellcheck source=/dev/null
 . .venv/bin/activate
 set -x
 ruff check .

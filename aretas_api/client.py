@@ -42,7 +42,8 @@ class AretasClient:
 
     ``connect_timeout_s`` limits one attempt to connect, ``read_timeout_s`` the silence of the server,
     ``total_timeout_s`` a whole call. ``on_secret`` is told every token as soon as it is known, so that a log filter can
-    hide it. Raises ValueError if ``base_url`` is no http or https URL.
+    hide it; ``on_answer`` the ``Date`` of every answer, in seconds since the epoch, ``None`` without one, as soon as it
+    has come. Raises ValueError if ``base_url`` is no http or https URL.
     """
 
     def __init__(
@@ -55,9 +56,11 @@ class AretasClient:
         read_timeout_s: float = 10.0,
         total_timeout_s: float = 15.0,
         on_secret: Callable[[str], None] | None = None,
+        on_answer: Callable[[float | None], None] = lambda date_utc_s: None,
     ) -> None:
         self._transport = Transport(
             base_url,
+            on_answer,
             connect_timeout_s=connect_timeout_s,
             read_timeout_s=read_timeout_s,
             total_timeout_s=total_timeout_s,
@@ -145,7 +148,7 @@ class AretasClient:
         count = len(readings)
         if answer.status == TOO_LARGE:
             raise BatchTooLarge(f"{self._host} finds {count} readings in one request too many ({TOO_LARGE})")
-        if answer.status in REFUSED_CONTENT:
+        if answer.status in REFUSED_CONTENT and not answer.body.lstrip().startswith(b"<"):  # a page is some proxy's
             message = self._presentable(answer.body.decode("utf-8", "replace"))
             text = f"{self._host} refused {count} readings ({answer.status}): {message}"
             raise ReadingsRefused(text, message=message)

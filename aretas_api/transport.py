@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import http.client
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
@@ -69,9 +69,16 @@ class Transport:
     """
 
     def __init__(
-        self, base_url: str, *, connect_timeout_s: float, read_timeout_s: float, total_timeout_s: float
+        self,
+        base_url: str,
+        on_answer: Callable[[float | None], None],
+        *,
+        connect_timeout_s: float,
+        read_timeout_s: float,
+        total_timeout_s: float,
     ) -> None:
         self.host = _host_of(base_url)
+        self._on_answer = on_answer
         self._base_url = base_url.rstrip("/") + "/"
         self._timeouts_s = (connect_timeout_s, read_timeout_s)
         self._total_timeout_s = total_timeout_s
@@ -138,6 +145,7 @@ class Transport:
                 raise
             logger.debug("%s: the kept connection was stale; asking again on a new one", question)
             response = self._open(call, question)
+        self._on_answer(_http_date_utc_s(response.headers.get("Date", "")))
         with response:
             body = bytearray()
             for chunk in response.iter_content(65536):

@@ -10,12 +10,20 @@ class ManualClock(Clock):
 
     def __init__(self, mono_s: float = 1000.0, utc_s: float = 1_700_000_000.0) -> None:
         self._mono_s, self._utc_s = mono_s, utc_s
+        self.boot = "boot"
+        self.synchronised = True
 
     def mono_s(self) -> float:
         return self._mono_s
 
     def utc_s(self) -> float:
         return self._utc_s
+
+    def boot_id(self) -> str:
+        return self.boot
+
+    def kernel_synchronised(self) -> bool:
+        return self.synchronised
 
     def advance(self, seconds: float) -> None:
         """Let time pass."""
@@ -25,3 +33,10 @@ class ManualClock(Clock):
     def step_utc(self, seconds: float) -> None:
         """Set the wall clock, as NTP does."""
         self._utc_s += seconds
+
+
+class TrustedClock(Clock):
+    """The clocks of this machine, on a machine whose kernel says that they are right."""
+
+    def kernel_synchronised(self) -> bool:
+        return True

@@ -135,7 +135,8 @@ class Rig:
 
     def wait_for_log(self, text: str, *, within_s: float = 15.0) -> None:
         """Wait until the log holds this text."""
-        wait_for(lambda: text in self.log, within_s=within_s, what=f"log line {text!r}")
+        wait_for(lambda: text in self.log or self._ended(), within_s=within_s, what=f"log line {text!r}")
+        assert text in self.log, self._last_words()
 
     # -- what arrived ------------------------------------------------------------------------------------------------
 
@@ -160,8 +161,18 @@ class Rig:
                 if timestamp not in before and values.keys() == set(units.split())
             ]
 
-        wait_for(lambda: len(fresh()) >= count, within_s=within_s, what=f"{count} intervals with {units}")
+        wanted = f"{count} intervals with {units}"
+        wait_for(lambda: len(fresh()) >= count or self._ended(), within_s=within_s, what=wanted)
+        assert len(fresh()) >= count, self._last_words()
         return fresh()
+
+    def _ended(self) -> bool:
+        return self.process is not None and self.process.poll() is not None
+
+    def _last_words(self) -> str:
+        assert self.process is not None
+        assert self.process.stderr is not None
+        return f"the daemon has ended with {self.process.poll()}: {self.process.stderr.read()}"
 
     def _end_process(self) -> None:
         if self.process is not None:

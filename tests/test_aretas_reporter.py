@@ -14,8 +14,9 @@ from aretas_reporter import AretasReporter, summary_text
 from averaging_buffer import AveragingBuffer
 from clock import Clock
 from measurements import Datum, Interval, IntervalSummary, PowerSample, Statistic
-from tests.clocks import ManualClock
+from tests.clocks import ManualClock, TrustedClock
 from tests.test_outbox import Box
+from time_keeper import TimeKeeper
 
 
 def statistic(mean: float, count: int = 4) -> Statistic:
@@ -27,7 +28,7 @@ def reporter(
 ) -> tuple[AretasReporter, AveragingBuffer, Box]:
     buffer, outbox = AveragingBuffer(clock), Box(folder, clock=clock, boot=boot)
     publish = None if published is None else lambda readings: published.append(list(readings))
-    return AretasReporter(2000, buffer, outbox, clock, publish), buffer, outbox
+    return AretasReporter(2000, buffer, outbox, TimeKeeper(clock, 600), clock, publish), buffer, outbox
 
 
 def add(buffer: AveragingBuffer, start_mono_s: float, volts: float) -> None:
@@ -46,15 +47,16 @@ def test_the_line_of_a_report_reads_as_a_person_says_it() -> None:
 def test_ends_lie_on_whole_multiples_and_no_end_comes_twice(now_utc_ms: int, interval_ms: int) -> None:
     clock = ManualClock(utc_s=now_utc_ms / 1000)
     outbox: Any = None  # not used by what is tested here
-    make = AretasReporter(interval_ms, AveragingBuffer(clock), outbox, clock)
-    make._interval = make._interval_from(clock.mono_s(), previous_end_utc_ms=0)
+    make = AretasReporter(interval_ms, AveragingBuffer(clock), outbox, TimeKeeper(clock, 600), clock)
+    offset_s = clock.utc_s() - clock.mono_s()
+    make._interval = make._interval_from(clock.mono_s(), offset_s, previous_end_utc_ms=0)
     ends = []
     for late_s in (0.0, 0.0004, -0.0004, 0.05):
         interval = make._interval
         assert interval is not None
         ends.append(interval.end_utc_ms)
         clock.advance(interval.end_mono_s - clock.mono_s() + late_s)
-        make._interval = make._interval_from(interval.end_mono_s, previous_end_utc_ms=interval.end_utc_ms)
+        make._interval = make._interval_from(interval.end_mono_s, offset_s, previous_end_utc_ms=interval.end_utc_ms)
     assert ends[0] > now_utc_ms - 1e-3
     assert ends[0] - now_utc_ms <= interval_ms + 1
     assert ends == [ends[0] + number * interval_ms for number in range(4)]
@@ -62,7 +64,7 @@ def test_ends_lie_on_whole_multiples_and_no_end_comes_twice(now_utc_ms: int, int
 
 
 def test_an_interval_is_closed_at_its_end_and_the_next_begins_there(tmp_path: Path) -> None:
-    clock = Clock()
+    clock = TrustedClock()
     published_mono_s: list[float] = []
     make, buffer, outbox = reporter(clock, tmp_path)
     make._publish = lambda _: published_mono_s.append(clock.mono_s())
@@ -80,7 +82,7 @@ def test_an_interval_is_closed_at_its_end_and_the_next_begins_there(tmp_path: Pa
 
 
 def test_a_stop_closes_the_open_interval_with_the_time_of_the_stop(tmp_path: Path) -> None:
-    clock = Clock()
+    clock = TrustedClock()
     published: list[list[Datum]] = []
     make, buffer, outbox = reporter(clock, tmp_path, published)
     make.open_first_interval()
@@ -119,7 +121,8 @@ def test_a_killed_run_s_interval_that_is_over_is_closed_with_its_own_end(tmp_pat
     clock.advance(0.5)
     outbox.journal([PowerSample(start_mono_s=clock.mono_s(), voltage_v=50.0)])
     outbox.crash()
-    clock = ManualClock(mono_s=1100.0 if boot == "boot" else 5.0, utc_s=1_700_000_100.0)
+    clock = ManualClock(mono_s=1100.0 if boot == "boot" else 5.0, utc_s=1_700_000_100.5)
+    clock.boot = boot
     make, buffer, outbox = reporter(clock, tmp_path, boot=boot)
     make.open_first_interval()
     assert [(each.datum.data, each.datum.timestamp_utc_ms) for each in outbox.lend(9)] == [(50.0, 1_700_000_002_000)]
@@ -135,3 +138,49 @@ def test_interval_contains_its_end_and_not_its_start() -> None:
     interval = Interval(start_mono_s=1.0, end_mono_s=2.0, end_utc_ms=0)
     assert 2.0 in interval
     assert 1.0 not in interval
+
+
+@pytest.mark.parametrize("step_s", [20.0, -20.0, 21_600.0, -21_600.0, 259_200.0, -1_600_000_000.0, 0.1])
+def test_after_a_step_of_the_clock_every_end_is_the_true_one_and_no_two_are_the_same(
+    tmp_path: Path, step_s: float
+) -> None:
+    """The kernel says that the new time is right: so the old one was wrong, and only what follows can be right."""
+    clock = ManualClock(utc_s=1_700_000_000.5)
+    make, buffer, outbox = reporter(clock, tmp_path)
+    make.open_first_interval()
+    ends_utc_s = []
+    for number in range(6):
+        interval = make._interval
+        assert interval is not None
+        clock.advance((interval.end_mono_s - clock.mono_s()) / 2)
+        add(buffer, clock.mono_s(), 50.0)
+        if number == 2:
+            clock.step_utc(step_s)
+        clock.advance(interval.end_mono_s - clock.mono_s())
+        ends_utc_s.append(clock.utc_s())
+        make._close(interval)
+    timestamps = [each.datum.timestamp_utc_ms for each in outbox.lend(99)]
+    assert len(set(timestamps)) == len(timestamps) == 6
+    assert timestamps == pytest.approx([1000 * each for each in ends_utc_s], abs=251)
+    assert timestamps[4] % 2000 == 0
+    assert timestamps[5] - timestamps[4] == 2000
+
+
+def test_readings_wait_for_the_clock_and_get_their_true_time(tmp_path: Path) -> None:
+    clock = ManualClock(utc_s=100.0)  # 1970
+    clock.synchronised = False
+    make, buffer, outbox = reporter(clock, tmp_path)
+    make.open_first_interval()
+    for _ in range(3):
+        assert make._interval is not None
+        clock.advance(1.0)
+        add(buffer, clock.mono_s(), 50.0)
+        clock.advance(make._interval.end_mono_s - clock.mono_s())
+        make._close(make._interval)
+    assert outbox.lend(9) == []
+    clock.step_utc(1_800_000_000.25)
+    clock.synchronised = True
+    verdict = make._time_keeper.verdict()
+    outbox.stamp(verdict.offset_s)
+    ends = [each.datum.timestamp_utc_ms for each in outbox.lend(9)]
+    assert ends == [1_800_000_102_250, 1_800_000_104_250, 1_800_000_106_250]

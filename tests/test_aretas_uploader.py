@@ -19,6 +19,7 @@ from simulator.cloud import VirtualCloud
 from simulator.cloud_http import HTML_PAGE, Fault, Reply, lose_reply, never_answer, reset_mid_reply
 from tests.rig import MAC, wait_for
 from tests.test_outbox import Box, summary
+from time_keeper import TimeKeeper
 
 
 @contextmanager
@@ -27,8 +28,9 @@ def uploading(cloud: VirtualCloud, folder: Path, **options: Any) -> Iterator[tup
     outbox = Box(folder, clock=clock)
     outbox._device = Device(mac=MAC, voltage_type=532, current_type=531, power_type=533)
     timeouts: dict[str, Any] = {"connect_timeout_s": 0.3, "read_timeout_s": 0.3, "total_timeout_s": 0.6}
-    client = AretasClient(cloud.url, cloud.username, cloud.password, **timeouts)
-    uploader = AretasUploader(client, outbox, clock, **{"jitter": lambda: 0.0, "pause_s": 0.0, **options})
+    time_keeper = TimeKeeper(clock, 600)
+    client = AretasClient(cloud.url, cloud.username, cloud.password, on_answer=time_keeper.heed_answer, **timeouts)
+    uploader = AretasUploader(client, outbox, time_keeper, clock, **{"jitter": lambda: 0.0, "pause_s": 0.0, **options})
     try:
         yield uploader, outbox
     finally:
@@ -147,7 +149,7 @@ def test_an_outage_is_told_once_and_summed_up_when_all_is_delivered(
     lines = [record.getMessage() for record in caplog.records if record.name == "aretas_reporter"]
     assert len(lines) == 3
     assert "kept and sent later" in lines[0]
-    assert "accepted again" in lines[1]
+    assert "answers again" in lines[1]
     assert "4 readings had queued, 0 were lost; all are delivered after" in lines[2]
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from clock import Clock
 from simulator.cloud_http import Reply, never_answer
+from simulator.faults import cut
 from simulator.ports import TcpPort
 from tests.redis_server import RedisServer
 from tests.rig import MAC, PASSWORD, PROJECT, SHUNT_OHM, Rig, run_daemon, start_daemon, wait_for
@@ -89,6 +90,43 @@ def test_a_stop_reports_the_open_interval_and_ends_cleanly(tmp_path: Path, numbe
         assert timestamp % 3_600_000 != 0
 
 
+@pytest.mark.parametrize("pair", [(signal.SIGTERM, signal.SIGINT), (signal.SIGINT, signal.SIGTERM)])
+def test_two_signals_at_once_end_it_like_one(tmp_path: Path, pair: tuple[int, int]) -> None:
+    with Rig(tmp_path) as rig:
+        rig.configure({"XDM": {"xdm_current_enable": False}})
+        for _ in range(4):
+            process = rig.start()
+            rig.wait_for_log("PowerMonitorMiddleware 1")
+            rig.wait_for_intervals(1, "V")
+            for number in pair:
+                process.send_signal(number)
+            assert process.wait(10) == 0
+
+
+def test_a_closed_terminal_ends_it_like_a_stop(tmp_path: Path) -> None:
+    with Rig(tmp_path) as rig:
+        rig.configure()
+        rig.start()
+        rig.wait_for_intervals(1)
+        assert rig.stop(signal.SIGHUP)[0] == 0
+    assert "has stopped" in rig.log
+
+
+def test_a_meter_that_stays_bad_is_told_once_and_not_called_well(tmp_path: Path) -> None:
+    with Rig(tmp_path) as rig:
+        rig.configure()
+        rig.start()
+        rig.wait_for_intervals(1)
+        rig.current.faults.always(cut(8, line_end=True), to="MEAS1?")
+        rig.wait_for_intervals(5, "V")
+        lines = [line for line in rig.log.splitlines() if "current meter" in line]
+        assert len(lines) == 2, lines  # set up, and the trouble
+        rig.current.faults.clear()
+        rig.wait_for_intervals(1)
+        rig.stop()
+    assert rig.log.count("current meter: works again") == 1
+
+
 def test_after_a_restart_the_rest_of_the_interval_is_reported_at_its_end(tmp_path: Path) -> None:
     with Rig(tmp_path) as rig:
         rig.configure(report_ms=5000)
@@ -121,7 +159,12 @@ def test_it_stays_up_with_everything_absent_and_each_joins_as_it_appears(tmp_pat
         assert process.poll() is None
         assert rig.stop()[0] == 0
     warnings = [line for line in rig.log.splitlines() if " - WARNING - " in line]
-    assert len(warnings) == 4, warnings  # two meters, the cloud, Redis: each told once
+    told = [
+        next((each for each in ("voltage", "current", "cloud", "Redis", "clock") if each in line), line)
+        for line in warnings
+    ]
+    assert sorted(set(told)) == sorted(told), warnings  # each trouble is told once
+    assert {"voltage", "current", "cloud", "Redis"} <= set(told)
 
 
 def test_what_was_measured_while_the_cloud_was_down_arrives_when_it_is_back(tmp_path: Path) -> None:

@@ -45,9 +45,9 @@ class Box(Outbox):
         super().__init__(self.store, DEVICE, boot, clock, limits or Limits())
         self.recovered = self.recover()
 
-    def close_number(self, *numbers: int, of: IntervalSummary | None = None) -> None:
+    def close_number(self, *numbers: int, of: IntervalSummary | None = None, trusted: bool = True) -> None:
         for number in numbers:
-            self.close_interval(of or summary(), interval(number), interval(number + 1))
+            self.close_interval(of or summary(), interval(number), interval(number + 1), clock_trusted=trusted)
 
     def waiting(self) -> list[int]:
         return [each.datum.timestamp_utc_ms // 1000 for each in self.lend(1_000_000)]
@@ -73,7 +73,7 @@ def test_lent_readings_stay_until_they_are_settled(tmp_path: Path) -> None:
 
 def test_each_reading_of_an_interval_is_settled_by_itself(tmp_path: Path) -> None:
     box = Box(tmp_path)
-    readings = box.close_interval(summary(52.0, -3.0, -0.156), interval(1), interval(2))
+    readings = box.close_interval(summary(52.0, -3.0, -0.156), interval(1), interval(2), clock_trusted=True)
     assert [(each.type, each.data) for each in readings] == [(532, 52.0), (531, -3.0), (533, -0.156)]
     volts, amperes, kilowatts = box.lend(10)
     assert box.lend(2) == [volts, amperes]
@@ -110,14 +110,14 @@ def test_the_newest_interval_is_lent_apart(tmp_path: Path) -> None:
 
 def test_the_samples_of_the_open_interval_come_back_after_a_crash(tmp_path: Path) -> None:
     box = Box(tmp_path)
-    box.open_interval(interval(1))
+    box.open_interval(interval(1), clock_trusted=True)
     box.journal([PowerSample(start_mono_s=0.2, voltage_v=50.0, current_a=1.0, power_kw=0.05)])
     box.journal([PowerSample(start_mono_s=0.4, voltage_v=51.0, refused=("Overload",))])
     box.crash()
     recovered = Box(tmp_path).recovered
     assert recovered is not None
-    assert recovered[0] == interval(1)
-    assert recovered[1] == [
+    assert (recovered.boot_id, recovered.interval, recovered.clock_trusted) == ("boot", interval(1), True)
+    assert recovered.samples == [
         PowerSample(start_mono_s=0.2, voltage_v=50.0, current_a=1.0, power_kw=0.05),
         PowerSample(start_mono_s=0.4, voltage_v=51.0, refused=("Overload",)),
     ]
@@ -131,26 +131,73 @@ def test_a_closed_interval_leaves_no_samples_behind_not_even_late_written_ones(t
     box.crash()
     recovered = Box(tmp_path).recovered
     assert recovered is not None
-    assert [each.start_mono_s for each in recovered[1]] == [1.1]
+    assert [each.start_mono_s for each in recovered.samples] == [1.1]
 
 
 def test_the_open_interval_of_another_boot_is_over(tmp_path: Path) -> None:
     box = Box(tmp_path)
-    box.open_interval(interval(500))
+    box.open_interval(interval(500), clock_trusted=True)
     box.journal([PowerSample(start_mono_s=499.5, voltage_v=50.0)])
     box.crash()
     again = Box(tmp_path, boot="the next")
-    assert again.recovered is not None
-    left, samples = again.recovered
-    assert left.end_mono_s < 0
-    assert left.end_utc_ms == 500_000
-    assert samples[0].start_mono_s in left
-    again.close_interval(summary(50.0), left, interval(3))
+    left = again.recovered
+    assert left is not None
+    assert left.boot_id == "boot"
+    again.close_left_open(left, summary(50.0), interval(3))
+    assert again.waiting() == [500]
     again.journal([PowerSample(start_mono_s=2.5, voltage_v=51.0)])
     again.crash()
     third = Box(tmp_path, boot="the next").recovered
     assert third is not None
-    assert [each.start_mono_s for each in third[1]] == [2.5]
+    assert [each.start_mono_s for each in third.samples] == [2.5]
+
+
+def test_what_was_made_before_the_clock_was_known_is_held_back_and_stamped_later(tmp_path: Path) -> None:
+    box = Box(tmp_path)
+    box.close_number(1, 2, trusted=False)
+    assert box.waiting() == []
+    assert box.tally() == Tally(made=2, waiting=2, held=2)
+    box.crash()
+    box = Box(tmp_path)
+    assert box.tally() == Tally(made=2, waiting=2, held=2)
+    box.stamp(1_800_000_000.5)
+    assert [each.datum.timestamp_utc_ms for each in box.lend(9)] == [1_800_000_001_500, 1_800_000_002_500]
+    assert box.tally() == Tally(made=2, waiting=2, held=0)
+    box.crash()
+    assert [each.datum.timestamp_utc_ms for each in Box(tmp_path).lend(9)] == [1_800_000_001_500, 1_800_000_002_500]
+
+
+def test_a_clock_that_was_right_all_along_keeps_the_planned_ends(tmp_path: Path) -> None:
+    box = Box(tmp_path)
+    box.close_number(1, 2, trusted=False)
+    box.stamp(0.1)
+    assert [each.datum.timestamp_utc_ms for each in box.lend(9)] == [1000, 2000]
+
+
+def test_no_two_intervals_share_a_timestamp_whatever_the_clock_does(tmp_path: Path) -> None:
+    box = Box(tmp_path)
+    box.close_number(1, 2, 3)
+    box.close_number(2, 2, 3)
+    box.close_number(1, trusted=False)
+    box.stamp(0.0)
+    timestamps = [each.datum.timestamp_utc_ms for each in box.lend(99)]
+    assert sorted(timestamps) == [1000, 1001, 2000, 2001, 2002, 3000, 3001]
+
+
+def test_what_another_boot_held_back_keeps_its_planned_end_if_that_can_be_right_and_is_set_aside_if_not(
+    tmp_path: Path,
+) -> None:
+    box = Box(tmp_path)
+    good = Interval(start_mono_s=4.0, end_mono_s=5.0, end_utc_ms=1_800_000_000_000)
+    box.close_interval(summary(), good, interval(6), clock_trusted=False)
+    box.close_number(6, trusted=False)  # planned for 1970
+    box.crash()
+    box = Box(tmp_path, boot="the next")
+    box.stamp(1_800_000_500.0)
+    assert [each.datum.timestamp_utc_ms for each in box.lend(9)] == [1_800_000_000_000]
+    assert box.tally() == Tally(made=2, waiting=1, rejected=1)
+    with box.store.reading() as cursor:
+        assert cursor.execute("SELECT type, data FROM rejected").fetchall() == [(532, 52.0)]
 
 
 def test_over_the_bound_history_goes_first_then_the_oldest_that_wait_but_nothing_on_loan(
@@ -257,7 +304,7 @@ def test_without_the_database_everything_goes_on_and_nothing_is_made_twice(
     assert again.waiting() == [1, 3, 4]
     assert again.tally() == Tally(made=4, delivered=1, waiting=3)
     assert again.recovered is not None
-    assert again.recovered[1] == []
+    assert again.recovered.samples == []
 
 
 def test_what_was_delivered_while_the_database_failed_is_not_lent_again(tmp_path: Path) -> None:

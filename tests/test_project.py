@@ -5,7 +5,10 @@ from __future__ import annotations
 import ast
 import os
 import re
+import shlex
+import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,6 +50,35 @@ def test_the_readme_names_every_argument(tmp_path: Path) -> None:
     readme = (PROJECT / "README.md").read_text(encoding="utf-8")
     arguments = set(re.findall(r"--[a-z-]+", run_daemon(tmp_path, "--help").stdout))
     assert {argument for argument in arguments if argument not in readme} == set()
+
+
+@pytest.mark.skipif(shutil.which("tar") is None, reason="needs tar")
+def test_the_service_chapter_copies_the_whole_program_and_no_data(tmp_path: Path) -> None:
+    """What is copied runs; what belongs to the operator is not copied, in an update neither."""
+    source, target = tmp_path / "source", tmp_path / "target"
+    operators = (
+        "config.cfg",
+        "PowerMonitorMiddleware.log",
+        "power_monitor.db",
+        "power_monitor.lock",
+        ".venv/x",
+        "demo/x",
+    )
+    target.mkdir()
+    ignore = shutil.ignore_patterns(".*", "*.log*", "power_monitor.*", "config.cfg", "demo", "__pycache__")
+    shutil.copytree(PROJECT, source, ignore=ignore)
+    for name in operators:
+        (source / name).parent.mkdir(exist_ok=True)
+        (source / name).write_text("the operator's", encoding="utf-8")
+    chapter = (PROJECT / "README.md").read_text(encoding="utf-8").split("## As a service\n")[1]
+    command = re.findall(r"^tar .*\n.*$", chapter, re.MULTILINE)[0]
+    command = command.replace("sudo ", "").replace("/opt/PowerMonitorMiddleware", shlex.quote(str(target)))
+    subprocess.run(["sh", "-ec", command], cwd=source, check=True)
+    assert [name for name in operators if (target / name).exists()] == []
+    for path in DAEMON:
+        assert (target / path.relative_to(PROJECT)).is_file(), path
+    for arguments in (["--version"], ["--demo", "--seconds", "1"]):
+        subprocess.run([sys.executable, str(target / "backend_daemon.py"), *arguments], cwd=tmp_path, check=True)
 
 
 def test_every_test_that_the_fault_table_names_exists() -> None:

@@ -74,6 +74,7 @@ class XDM1041:
         self._transport = Transport(serial_device, self._clock)
         self._interrupted = threading.Event()
         self._set_up = False
+        self._settled = False
 
     @property
     def port(self) -> str:
@@ -99,6 +100,7 @@ class XDM1041:
         self.identity = identity
         if not (self._set_up and self._settings_hold()):
             self.configure()
+        if not self._settled:
             self.settle()
         return identity
 
@@ -132,7 +134,7 @@ class XDM1041:
 
         Blocks about 1 s. Raises ``SettingsDiffer`` if the meter did not take them, ``BrokenExchange``, ``PortLost``.
         """
-        self._set_up = False
+        self._set_up = self._settled = False
         self._set(commands.LOCAL, _AFTER_SET_S)
         self._set(commands.configure_command(self.mode, self.range), _AFTER_CONFIGURE_S)
         if self.mode in commands.RATED_MODES:
@@ -173,12 +175,12 @@ class XDM1041:
                 last, changes = text, changes + 1
             elapsed_s = self._clock.mono_s() - started_mono_s
             zero = self._is_zero(text)
-            if not zero and elapsed_s >= _SETTLE_AT_LEAST_S and changes >= _CHANGES_UNTIL_SETTLED:
+            changed = elapsed_s >= _SETTLE_AT_LEAST_S and changes >= _CHANGES_UNTIL_SETTLED
+            if not zero and (changed or elapsed_s >= _SETTLE_AT_MOST_S):
+                self._settled = True
                 return
             if elapsed_s >= _SETTLE_AT_MOST_S:
-                if zero:
-                    raise Unsettled(f"still exactly zero {_SETTLE_AT_MOST_S:g} s after it was set up")
-                return
+                raise Unsettled(f"still exactly zero after {_SETTLE_AT_MOST_S:g} s: is it in hold?")
             self._pause(_SETTLE_POLL_S)
 
     def read_val1_raw(self) -> float:
@@ -186,7 +188,12 @@ class XDM1041:
 
         Raises ``Overload``, ``Unsettled``, ``BrokenExchange``, ``PortLost``.
         """
-        return commands.parse_reading(self._ask(commands.MEASURE), self.range)
+        text = self._ask(commands.MEASURE)
+        try:
+            return commands.parse_reading(text, self.range)
+        except Unsettled:
+            self._settled = False
+            raise
 
     def read_val2_raw(self) -> float | None:
         """Return the reading of the second display in SI units, ``None`` if it is off. Blocks and raises likewise."""
