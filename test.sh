@@ -11,4 +11,4 @@ set -x
 ruff check .
 ruff format --check .
 mypy .
-python -m pytest "$@"
+python -m pytest --numprocesses 2 "$@"
