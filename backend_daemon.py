@@ -287,9 +287,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return show_status((options.config or Path("config.cfg")).absolute().parent / DATABASE_NAME, options.json)
     with ExitStack() as stack:
         if options.demo:
-            from simulator.demo import Demo
+            from simulator.demo import Demo, DemoError
 
-            config = stack.enter_context(Demo(Path.cwd() / "demo")).config
+            try:
+                config = stack.enter_context(Demo(Path("demo").absolute())).config
+            except (DemoError, FileNotFoundError) as exc:  # FileNotFoundError: the working directory was deleted
+                return refuse_to_start(f"the demo does not start: {exc}", EXIT_CHECK_FAILED)
             print(f"Demo: simulated meters, battery and cloud. Log and data are in {config.parent}", flush=True)
         else:
             config = options.config or Path("config.cfg")
@@ -346,5 +349,14 @@ def _positive_seconds(text: str) -> float:
     return seconds
 
 
+def guarded_main() -> int:
+    """Do as ``main()`` does, and end with exit code 70 where that has an error, so that it is started again."""
+    try:
+        return main()
+    except Exception:  # as in Worker: an error of the program must be in the log, and told from every other end
+        logger.critical("the daemon ends, to be started afresh", exc_info=True)
+        return EXIT_INTERNAL
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded_main())

@@ -143,14 +143,14 @@ def read_config_file(path: Path, table: Table) -> ConfigFile:
 
 
 def _decode(path: Path, raw: bytes) -> list[str]:
-    bad_at = raw.find(b"\0")
+    bad_at, what = raw.find(b"\0"), "holds a NUL byte: save the file again as UTF-8 text"
     if bad_at < 0:
         try:
             return io.StringIO(raw.decode("utf-8-sig"), newline=None).read().split("\n")
         except UnicodeDecodeError as error:
-            bad_at = error.start
+            bad_at, what = error.start, "is not UTF-8 text: save the file again as UTF-8"
     line = raw.count(b"\n", 0, bad_at) + 1
-    raise ConfigurationError(path, [Problem(message=f"line {line} is not UTF-8 text: save the file again as UTF-8")])
+    raise ConfigurationError(path, [Problem(message=f"line {line} {what}")])
 
 
 def _parse(lines: list[str]) -> tuple[dict[str, dict[str, str]], list[Problem]]:
@@ -261,6 +261,8 @@ class ConfigFile:
     def _value(self, key: Key, place: tuple[str, str], text: str) -> Any:
         several_lines = "\n" in text
         try:
+            if not text:
+                raise ValueError("is empty")
             if several_lines:
                 raise ValueError("runs over several lines: a line that begins with a blank continues the one above")
             return key.parse(text)

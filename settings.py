@@ -139,7 +139,9 @@ def _mac(text: str) -> int:
     where = "log in to your Aretas account, open the device of this battery and copy its MAC, such as 123456789"
     if text.lower() == "changeme":
         raise ValueError(f"is still the example's value: {where}")
-    if not re.fullmatch(r"[0-9]{1,20}", text) or not 0 < int(text) < 2**63:
+    if re.fullmatch(r"[0-9]+", text) and int(text[:30]) >= 2**63:
+        raise ValueError(f"is too large: {where}")
+    if not re.fullmatch(r"[0-9]{1,20}", text) or int(text) == 0:
         raise ValueError(f"must be a decimal number above 0, digits only, not the form AA:BB:CC:DD:EE:FF: {where}")
     return int(text)
 
@@ -161,22 +163,40 @@ def _has_host(url: str, schemes: Iterable[str], *, port_needed: bool = False) ->
     try:
         parts = urlsplit(url)
         port_good = parts.port != 0 and (parts.port is not None or not port_needed)
-        return parts.scheme in schemes and bool(parts.hostname) and port_good
+        return parts.scheme in schemes and _is_host(parts.hostname or "") and port_good
     except ValueError:  # its text may quote the address, so it is not passed on
         return False
 
 
+def _is_host(name: str) -> bool:
+    """Return whether a name could be one of a computer: that of foo..bar, for one, could not."""
+    try:
+        return bool(name.encode("idna"))
+    except UnicodeError:
+        return False
+
+
+def _host(text: str) -> str:
+    if not re.fullmatch(r"[^\s,/@?#\"']+", text) or not text.isprintable() or not _is_host(text.strip("[]")):
+        raise ValueError("must be the name or the IP address of a computer")
+    return text
+
+
 def _port(text: str) -> str:
+    if text[:1] in "\"'" or text[-1:] in "\"'":
+        raise ValueError("must be written without quotes")
     scheme, is_url, _ = text.lower().partition("://")
     if is_url:
-        known = scheme in ("socket", "rfc2217", "loop", "spy", "alt", "hwgrep")
         network = scheme in ("socket", "rfc2217")
-        valid = known and (not network or _has_host(text, (scheme,), port_needed=True))
+        valid = _has_host(text, (scheme,), port_needed=True) if network else scheme in ("spy", "alt", "hwgrep")
     else:
         valid = "/" in text or text.startswith("\\\\.\\") or re.fullmatch(r"com[0-9]+", text.lower()) is not None
+        valid = valid and not Path(text).is_dir()
     if not (valid and text.isprintable()):
-        raise ValueError("must be a path such as /dev/ttyUSB0, a name such as COM3, or socket://host:port (also "
-                         "rfc2217://host:port, loop://, spy://, alt://, hwgrep://)")  # fmt: skip
+        raise ValueError(
+            "must be a path such as /dev/serial/by-path/..., a name such as COM3, or socket://host:port "
+            "or rfc2217://host:port"
+        )
     return text
 
 
@@ -184,6 +204,9 @@ def _ohm(text: str) -> float:
     number = float(text) if re.fullmatch(r"[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?|[0-9]+\.", text) else 0.0
     if not 0 < number < math.inf:
         raise ValueError("must be a number of ohms above 0 with a decimal point, such as 0.0006667")
+    if not 1e-6 <= number <= 0.1:
+        hint = f": if {text} milliohm are meant, write {number / 1000:.10g}" if number > 0.1 else ""
+        raise ValueError(f"is no resistance of a shunt, which lies between 0.000001 and 0.1 ohm{hint}")
     return number
 
 
@@ -207,11 +230,25 @@ KEYS = (
     Key("DEFAULT", "API_USERNAME", _credential, None, "the user name of your Aretas account", _always),
     Key("DEFAULT", "API_PASSWORD", _credential, None, "the password of your Aretas account", _always, secret=True),
     Key("XDM", "xdm_voltage_enable", _boolean, "False", "whether there is a meter of the battery voltage"),
-    Key("XDM", "xdm_voltage_port", _port, None, "where the voltage meter is", lambda v: v["xdm_voltage_enable"]),
+    Key(
+        "XDM",
+        "xdm_voltage_port",
+        _port,
+        None,
+        "where the voltage meter is, such as /dev/serial/by-path/...",
+        lambda v: v["xdm_voltage_enable"],
+    ),
     Key("XDM", "xdm_voltage_range", choice({name: name for name in VOLTAGE_RANGES}), "500V", "its range"),
     Key("XDM", "xdm_voltage_serial", _serial_number, None, "its serial number"),
     Key("XDM", "xdm_current_enable", _boolean, "False", "whether there is a meter of the battery current"),
-    Key("XDM", "xdm_current_port", _port, None, "where the current meter is", lambda v: v["xdm_current_enable"]),
+    Key(
+        "XDM",
+        "xdm_current_port",
+        _port,
+        None,
+        "where the current meter is, such as /dev/serial/by-path/...",
+        lambda v: v["xdm_current_enable"],
+    ),
     Key("XDM", "xdm_current_source", choice({s.value: s for s in CurrentSource}), "shunt", "what it measures"),
     Key("XDM", "xdm_shunt_resistance", _ohm, None, "the resistance of the shunt in ohms", _with_shunt),
     Key("XDM", "xdm_current_reverse_polarity", _boolean, "False", "whether the sign is turned round"),
@@ -230,7 +267,7 @@ KEYS = (
     Key("STORE", "store_sync_interval", whole(0, 86_400, _seconds), None, "what a power cut may cost"),
     Key("STORE", "clock_hold_max", whole(0, 86_400, _seconds), "600", "how long a clock is waited for"),
     Key("REDIS", "redis_enable", _boolean, "False", "whether the latest values go to a Redis server"),
-    Key("REDIS", "redis_host", word("the name or the IP address of a computer"), "localhost", "where it runs"),
+    Key("REDIS", "redis_host", _host, "localhost", "where it runs"),
     Key("REDIS", "redis_port", whole(1, 65_535), "6379", "its TCP port"),
     Key("REDIS", "redis_db", whole(0), "0", "the number of its database"),
     Key("REDIS", "redis_tls", _boolean, "False", "whether the connection is encrypted"),
@@ -269,8 +306,8 @@ def _check_together(file: ConfigFile) -> None:
     enable, ports = ("xdm_voltage_enable", "xdm_current_enable"), ("xdm_voltage_port", "xdm_current_port")
     if not any(value[name] for name in enable) and file.reported.isdisjoint(enable):
         file.refuse(enable[0], "and xdm_current_enable are both off: at least one must be True")
-    if all(value[name] for name in enable) and len({(value[port] or port).lower() for port in ports}) < len(ports):
-        file.refuse("xdm_current_port", "must differ from xdm_voltage_port", value=value["xdm_current_port"])
+    if all(value[name] for name in enable) and len({_device(value[port] or port) for port in ports}) < len(ports):
+        file.refuse("xdm_current_port", "is the voltage meter's port already", value=value["xdm_current_port"])
     if value["xdm_voltage_serial"] and value["xdm_voltage_serial"] == value["xdm_current_serial"]:
         file.refuse("xdm_current_serial", "must differ from xdm_voltage_serial", value=value["xdm_current_serial"])
     if (value["report_interval"] or math.inf) < (value["sample_interval"] or 0):
@@ -278,7 +315,7 @@ def _check_together(file: ConfigFile) -> None:
         file.refuse("report_interval", message, value=str(value["report_interval"]))
     types = [value[f"{quantity}_type"] for quantity in ("voltage", "current", "power")]
     if None not in types and len(set(types)) < len(types):
-        file.refuse("voltage_type", f"current_type and power_type must differ, not be {types}")
+        file.refuse("voltage_type", f"must differ from current_type and power_type, and these from each other: {types}")
     ranges = _current_ranges(value)
     if value["xdm_current_range"] and value["xdm_current_range"] not in ranges:
         message = f"must be one of: {', '.join(ranges)} (as xdm_current_source is {value['xdm_current_source'].value})"
@@ -288,13 +325,18 @@ def _check_together(file: ConfigFile) -> None:
 
 def _warn_of_values(file: ConfigFile) -> None:
     value = file.values
-    if value["xdm_shunt_resistance"] and not 1e-6 <= value["xdm_shunt_resistance"] <= 0.1:
-        meant = "was it meant in milliohms? A shunt of 75 A / 50 mV has 0.05 / 75 = 0.0006667 ohm"
-        file.warn(f"xdm_shunt_resistance = {value['xdm_shunt_resistance']} ohm is implausible: {meant}")
     if value["API_URL"] and urlsplit(value["API_URL"]).scheme == "http" and not _is_loopback(value["API_URL"]):
         file.warn("API_URL begins with http:// : the password travels unencrypted; use https://")
+    for name in ("API_PASSWORD", "redis_authpw"):
+        if "%%" in (value[name] or ""):
+            file.warn(f"{name} holds %%: it is taken as it stands. If the password itself has one %, write one %")
     if value["auth_redis"] and not value["redis_authpw"]:
         file.warn("auth_redis is True but there is no redis_authpw: no password is sent to Redis")
+
+
+def _device(port: str) -> str:
+    """Return what a port really is: two names of one device give the same."""
+    return port.lower() if "://" in port or "/" not in port else os.path.realpath(port)
 
 
 def _is_loopback(url: str) -> bool:

@@ -47,6 +47,10 @@ xdm_voltage_range = 500V
 """
 
 
+class DemoError(Exception):
+    """The demo cannot run here; the text says why and what to do."""
+
+
 class Demo:
     """A context manager: simulated meters and cloud run inside it, and ``config`` is the file that describes them."""
 
@@ -61,22 +65,25 @@ class Demo:
             cloud = stack.enter_context(VirtualCloud(username=USERNAME, password=password, macs=(MAC,)))
             voltage = stack.enter_context(make_port(VirtualMeter(battery.voltage_v, serial_number="22511040")))
             current = stack.enter_context(make_port(VirtualMeter(battery.shunt_v, serial_number="22511041")))
-            self.config.parent.mkdir(parents=True, exist_ok=True)
-            self.config.touch(mode=0o600)
-            self.config.write_text(
-                _CONFIG.format(
-                    mac=MAC,
-                    url=cloud.url,
-                    username=USERNAME,
-                    password=password,
-                    report_interval_ms=REPORT_INTERVAL_MS,
-                    sample_interval_ms=SAMPLE_INTERVAL_MS,
-                    current_port=current.address,
-                    voltage_port=voltage.address,
-                    shunt_ohm=SHUNT_RESISTANCE_OHM,
-                ),
-                encoding="utf-8",
+            text = _CONFIG.format(
+                mac=MAC,
+                url=cloud.url,
+                username=USERNAME,
+                password=password,
+                report_interval_ms=REPORT_INTERVAL_MS,
+                sample_interval_ms=SAMPLE_INTERVAL_MS,
+                current_port=current.address,
+                voltage_port=voltage.address,
+                shunt_ohm=SHUNT_RESISTANCE_OHM,
             )
+            try:
+                self.config.parent.mkdir(parents=True, exist_ok=True)
+                self.config.touch(mode=0o600)
+                self.config.write_text(text, encoding="utf-8")
+            except OSError as exc:
+                raise DemoError(
+                    f"the demo cannot write {self.config} ({exc.strerror}): run it in a folder that you may write"
+                ) from exc
             self._stack = stack.pop_all()
         return self
 

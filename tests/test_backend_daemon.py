@@ -317,6 +317,14 @@ def test_demo_runs_by_itself_and_ends_by_itself(tmp_path: Path) -> None:
     assert (tmp_path / "demo" / "PowerMonitorMiddleware.log").exists()
 
 
+def test_demo_says_where_it_may_not_write(tmp_path: Path) -> None:
+    (tmp_path / "demo").write_text("a file where the demo wants a folder")
+    done = run_daemon(tmp_path, "--demo", "--seconds", "3")
+    assert done.returncode == 1
+    assert "run it in a folder that you may write" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_demo_ends_cleanly_by_control_c(tmp_path: Path) -> None:
     process = start_daemon(tmp_path, "--demo")
     wait_for(lambda: (tmp_path / "demo" / "PowerMonitorMiddleware.log").exists())

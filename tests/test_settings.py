@@ -181,7 +181,18 @@ def test_a_key_in_default_holds_for_its_section_unless_that_has_it_too(tmp_path:
 
 @pytest.mark.parametrize(
     "password",
-    ["100%", "%(self_mac)s", "a&b#c+d", "a ; b # c", "#lead", "mit Äöü ß €", "in side", "=eq:colon=", '"quoted"', "%%"],
+    [
+        "100%",
+        "%(self_mac)s",
+        "a&b#c+d",
+        "a ; b # c",
+        "#lead",
+        "mit Äöü ß €",
+        "in side",
+        "=eq:colon=",
+        '"quoted"',
+        "p%%q",
+    ],
 )
 def test_a_password_is_taken_exactly_as_it_is(tmp_path: Path, password: str) -> None:
     got = load(tmp_path, GOOD.replace("hunter2secret", password))
@@ -218,7 +229,6 @@ ACCEPTED = [
     ("XDM", "xdm_current_port", "\\\\.\\COM12", "s.current_meter.port", "\\\\.\\COM12"),
     ("XDM", "xdm_current_port", "socket://10.0.0.5:4001", "s.current_meter.port", "socket://10.0.0.5:4001"),
     ("XDM", "xdm_current_port", "rfc2217://[::1]:4001", "s.current_meter.port", "rfc2217://[::1]:4001"),
-    ("XDM", "xdm_current_port", "loop://", "s.current_meter.port", "loop://"),
     ("XDM", "xdm_current_port", "ttys/a", "s.current_meter.port", "FOLDER/ttys/a"),
     ("XDM", "xdm_shunt_resistance", "6.667e-4", "s.current_meter.shunt_resistance_ohm", 6.667e-4),
     ("XDM", "xdm_shunt_resistance", ".00025", "s.current_meter.shunt_resistance_ohm", 2.5e-4),
@@ -254,8 +264,8 @@ REFUSED = [
     ("DEFAULT", "self_mac", "-5", "above 0"),
     ("DEFAULT", "self_mac", "1_000", "digits only"),
     ("DEFAULT", "self_mac", "١٢٣", "digits only"),
-    ("DEFAULT", "self_mac", "9223372036854775808", "decimal number"),
-    ("DEFAULT", "self_mac", "9" * 5000, "decimal number"),
+    ("DEFAULT", "self_mac", "9223372036854775808", "too large"),
+    ("DEFAULT", "self_mac", "9" * 5000, "too large"),
     ("DEFAULT", "API_USERNAME", "username", "still the example's value"),
     ("DEFAULT", "API_PASSWORD", "password", "still the example's value"),
     ("DEFAULT", "API_PASSWORD", "changeme", "still the example's value"),
@@ -274,7 +284,7 @@ REFUSED = [
     ("API", "report_interval", "5000 ; ms", "a comment needs a line of its own"),
     ("API", "report_interval", "20 s", "whole number"),
     ("API", "report_interval", "2e4", "whole number"),
-    ("API", "report_interval", "", "whole number"),
+    ("API", "report_interval", "", "is empty"),
     ("API", "report_interval", "4000", "shorter than sample_interval, 5000"),
     ("API", "voltage_type", "531", "must differ"),
     ("API", "voltage_type", "-1", "whole number from 0"),
@@ -287,11 +297,20 @@ REFUSED = [
     ("XDM", "xdm_rate", "turbo", "slow, medium, fast"),
     ("XDM", "xdm_current_enable", "maybe", "must be one of"),
     ("XDM", "xdm_current_port", "", "is missing"),
-    ("XDM", "xdm_current_port", "ttyUSB1", "/dev/ttyUSB0"),
+    ("XDM", "xdm_current_port", "ttyUSB1", "/dev/serial/by-path/..."),
+    ("XDM", "xdm_current_port", '"/dev/ttyUSB1"', "without quotes"),
+    ("XDM", "xdm_current_port", "/dev", "must be a path such as"),
+    ("XDM", "xdm_current_port", "loop://", "must be a path such as"),
+    ("XDM", "xdm_current_port", "/dev//ttyUSB2", "the voltage meter's port already"),
+    ("XDM", "xdm_shunt_resistance", "0.6667", "if 0.6667 milliohm are meant, write 0.0006667"),
+    ("XDM", "xdm_shunt_resistance", "0.0000001", "no resistance of a shunt"),
+    ("REDIS", "redis_host", "foo..bar", "name or the IP address"),
+    ("REDIS", "redis_host", "a" * 64, "name or the IP address"),
+    ("DEFAULT", "API_URL", "https://foo..bar/", "must be an address"),
     ("XDM", "xdm_current_port", "xyz://host:1", "socket://host:port"),
     ("XDM", "xdm_current_port", "socket://host", "socket://host:port"),
     ("XDM", "xdm_current_port", "socket://:4001", "socket://host:port"),
-    ("XDM", "xdm_current_port", "/dev/ttyUSB2", "must differ from xdm_voltage_port"),
+    ("XDM", "xdm_current_port", "/dev/ttyUSB2", "the voltage meter's port already"),
     ("XDM", "xdm_current_serial", "OWON,XDM1041,24152470,V4.3.0,3", "serial number alone"),
     ("XDM", "xdm_current_serial", "1\nxdm_voltage_serial = 1", "must differ from xdm_voltage_serial"),
     *(("XDM", "xdm_shunt_resistance", bad, "decimal point") for bad in ("0", "-1", "0,5", "nan", "inf", "1e999")),
@@ -319,7 +338,7 @@ def test_refused(tmp_path: Path, section: str, key: str, value: str, words: str)
 @pytest.mark.parametrize(
     ("section", "key", "value", "words"),
     [
-        ("XDM", "xdm_shunt_resistance", "0.6667", "milliohms"),
+        ("DEFAULT", "API_PASSWORD", "ab%%cd", "write one %"),
         ("DEFAULT", "API_URL", "http://iot.aretas.ca/rest/", "unencrypted"),
     ],
 )
@@ -397,7 +416,7 @@ def test_a_disabled_meter_needs_nothing_but_is_checked_for_form(tmp_path: Path) 
 @pytest.mark.parametrize("other", ["/dev/ttyUSB2", "COM7"])
 def test_two_meters_on_one_port(tmp_path: Path, other: str) -> None:
     content = GOOD.replace("/dev/ttyUSB1", other.replace("COM", "com")).replace("/dev/ttyUSB2", other)
-    assert "must differ from xdm_voltage_port" in report(tmp_path, content)
+    assert "the voltage meter's port already" in report(tmp_path, content)
 
 
 def test_a_missing_file_says_what_to_copy_where(tmp_path: Path) -> None:
