@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import html
 import json
 import logging
 import logging.handlers
+import os
 import re
 import sys
 import threading
@@ -33,6 +33,8 @@ _SHORTEST = 4  # a shorter secret is hidden only where a pattern gives it away: 
 _LONGEST = 256  # of a longer one (a token) the beginning is looked for
 _KEPT_ADDED = 16  # secrets added while running are tokens that replace each other
 
+# As html.escape() does it; that module is large, and all of it but this is of no use here.
+_HTML = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#x27;"})
 _WORD = r"(?:password|passwd|authpw|auth_pw|token)"
 _VALUE = r"""(?:"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|["'\\]\S*|[^\s&"']+)"""
 _GIVEAWAYS = (
@@ -150,7 +152,7 @@ def _pattern_of(secret: str) -> re.Pattern[str]:
 
 def _character(char: str) -> str:
     raw = char.encode("utf-8", "surrogatepass")
-    ways = {char, html.escape(char), repr(char)[1:-1], ascii(char)[1:-1], json.dumps(char)[1:-1], repr(raw)[2:-1]}
+    ways = {char, char.translate(_HTML), repr(char)[1:-1], ascii(char)[1:-1], json.dumps(char)[1:-1], repr(raw)[2:-1]}
     if char == " ":
         ways.add("+")
     if not char.isalnum():
@@ -214,7 +216,17 @@ class LogFile(logging.handlers.RotatingFileHandler):
 
     def _write(self, record: logging.LogRecord) -> None:
         self._error = None
+        if self.stream is not None and self._is_moved(self.stream.fileno()):
+            self.close()  # to be opened afresh under its name
         super().emit(record)
+
+    def _is_moved(self, descriptor: int) -> bool:
+        """Return whether somebody has moved or deleted the file that is open."""
+        try:
+            there, opened = Path(self.baseFilename).stat(), os.fstat(descriptor)
+        except OSError:
+            return True
+        return (there.st_dev, there.st_ino) != (opened.st_dev, opened.st_ino)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (logging's name)
         self._error = sys.exc_info()[1]
@@ -225,10 +237,22 @@ class LogFile(logging.handlers.RotatingFileHandler):
         try:
             super().doRollover()
         except OSError as error:
-            self.maxBytes += LOG_BYTES // 10  # goes on in the same file, tries again a megabyte later
-            self._say(f"the log file {self.baseFilename} cannot be rotated ({error})")
+            if self.maxBytes < 2 * LOG_BYTES:
+                self.maxBytes += LOG_BYTES // 10  # goes on in the same file, tries again a megabyte later
+                self._say(f"the log file {self.baseFilename} cannot be rotated ({error})")
+            else:
+                self.maxBytes = LOG_BYTES
+                self._empty()
+                self._say(
+                    f"the log file {self.baseFilename} cannot be rotated ({error}); it was emptied, to stay bounded"
+                )
         else:
             self.maxBytes = LOG_BYTES
+
+    def _empty(self) -> None:
+        if self.stream is None:
+            self.stream = self._open()
+        self.stream.truncate(0)
 
     def _say(self, message: str) -> logging.LogRecord:
         level = logging.WARNING

@@ -213,6 +213,7 @@ def _ohm(text: str) -> float:
 _boolean = choice(configparser.ConfigParser.BOOLEAN_STATES)
 _milliseconds = " (milliseconds)"
 _seconds = " (seconds)"
+_SAFE_WORD = 8  # letters; shorter words occur in ordinary lines
 _serial_number = word("the serial number alone, such as 24152470")
 
 
@@ -328,6 +329,8 @@ def _warn_of_values(file: ConfigFile) -> None:
     if value["API_URL"] and urlsplit(value["API_URL"]).scheme == "http" and not _is_loopback(value["API_URL"]):
         file.warn("API_URL begins with http:// : the password travels unencrypted; use https://")
     for name in ("API_PASSWORD", "redis_authpw"):
+        if value[name] and value[name].isalpha() and len(value[name]) < _SAFE_WORD:
+            file.warn(f"{name} is a short word: the log hides it wherever it occurs. Choose a longer password")
         if "%%" in (value[name] or ""):
             file.warn(f"{name} holds %%: it is taken as it stands. If the password itself has one %, write one %")
     if value["auth_redis"] and not value["redis_authpw"]:

@@ -410,6 +410,34 @@ print(console.getvalue().count("cannot be written"), console.getvalue().count("i
     assert lines_of(tmp_path)[-1].endswith("z" * 100)
 
 
+@pytest.mark.parametrize("how", ["delete", "move"])
+def test_a_file_that_somebody_deletes_or_moves_is_begun_anew(tmp_path: Path, how: str) -> None:
+    set_up_logging(tmp_path, level=logging.INFO, secrets=(), console=None)
+    logger.info("before")
+    path = tmp_path / LOG_NAME
+    if how == "move":
+        path.rename(tmp_path / "kept")
+    else:
+        path.unlink()
+    logger.info("after")
+    assert [line.rsplit(" - ", 1)[1] for line in lines_of(tmp_path)] == ["after"]
+
+
+def test_a_rotation_that_never_works_does_not_fill_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(log_setup, "LOG_BYTES", 20_000)
+    set_up_logging(tmp_path, level=logging.INFO, secrets=(), console=None)
+    for number in range(1, 6):
+        (tmp_path / f"{LOG_NAME}.{number}").mkdir()
+        (tmp_path / f"{LOG_NAME}.{number}" / "in the way").touch()
+    for number in range(1000):
+        logger.info("line %d %s", number, "x" * 100)
+    assert (tmp_path / LOG_NAME).stat().st_size < 60_000
+    assert lines_of(tmp_path)[-1].count("line 999")
+    assert "emptied, to stay bounded" in capsys.readouterr().err
+
+
 def test_rotation_keeps_five_old_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_setup, "LOG_BYTES", 1000)
     set_up_logging(tmp_path, level=logging.INFO, secrets=(), console=None)

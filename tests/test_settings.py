@@ -156,8 +156,8 @@ def test_the_current_spelling_wins_over_the_old_one(tmp_path: Path) -> None:
     [
         ("", None, False),
         ("redis_authpw = pass word", "pass word", False),
-        ("auth_redis = True\nredis_authpw = pw", "pw", False),
-        ("auth_redis = False\nredis_authpw = pw", None, False),
+        ("auth_redis = True\nredis_authpw = pw1", "pw1", False),
+        ("auth_redis = False\nredis_authpw = pw1", None, False),
         ("auth_redis = False", None, False),
         ("auth_redis = True", None, True),
     ],
@@ -243,7 +243,7 @@ ACCEPTED = [
     ("REDIS", "redis_enable", "yes\nredis_ttl = 120", "s.redis.ttl_s", 120),
     ("REDIS", "redis_enable", "yes\nredis_tls = True", "s.redis.tls", True),
     ("REDIS", "redis_enable", "yes\nredis_host = ::1\nredis_db = 3", "s.redis.db", 3),
-    ("REDIS", "redis_enable", "yes\nredis_username = u\nredis_authpw = p", "s.redis.username", "u"),
+    ("REDIS", "redis_enable", "yes\nredis_username = u\nredis_authpw = p1", "s.redis.username", "u"),
 ]
 
 
@@ -339,6 +339,7 @@ def test_refused(tmp_path: Path, section: str, key: str, value: str, words: str)
     ("section", "key", "value", "words"),
     [
         ("DEFAULT", "API_PASSWORD", "ab%%cd", "write one %"),
+        ("DEFAULT", "API_PASSWORD", "cloud", "a short word"),
         ("DEFAULT", "API_URL", "http://iot.aretas.ca/rest/", "unencrypted"),
     ],
 )
