@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sqlite3
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 
 from simulator.cloud_http import Reply, lose_reply
 from store import NAME
-from tests.rig import MAC, Rig, wait_for
+from tests.rig import MAC, Rig, run_daemon, wait_for
 
 
 def kill(rig: Rig) -> None:
@@ -92,6 +93,21 @@ def test_a_second_daemon_on_the_same_data_is_refused_and_told_who_holds_it(tmp_p
         assert rig.stop()[0] == 0
 
 
+def test_a_second_daemon_on_the_same_meter_is_refused_and_told_who_holds_it(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    with Rig(tmp_path) as rig:
+        config = rig.configure()
+        first = rig.start()
+        rig.wait_for_intervals(1)
+        (other / "config.cfg").write_text(config.read_text(encoding="utf-8"), encoding="utf-8")
+        second = subprocess.run(first.args, cwd=other, capture_output=True, text=True, timeout=20)
+        assert second.returncode == 1
+        assert f"in use by another daemon, process {first.pid}" in second.stderr
+        rig.wait_for_intervals(2)
+        assert rig.stop()[0] == 0
+
+
 def test_a_refused_reading_is_set_aside_over_restarts(tmp_path: Path) -> None:
     with Rig(tmp_path) as rig:
         rig.cloud.ranges[533] = (-0.1, 0.1)  # the rig's power is 0.78 kW
@@ -103,6 +119,29 @@ def test_a_refused_reading_is_set_aside_over_restarts(tmp_path: Path) -> None:
             rows = connection.execute("SELECT DISTINCT mac, type FROM rejected").fetchall()
         connection.close()
         assert rows == [(MAC, 533)]
+
+
+def test_status_beside_the_running_daemon_and_after_its_end(tmp_path: Path) -> None:
+    with Rig(tmp_path) as rig:
+        rig.configure()
+        rig.start()
+        rig.wait_for_intervals(2)
+        rig.current_port.unplug()
+        rig.wait_for_intervals(1, "V")
+        for running in (True, False):
+            told = run_daemon(tmp_path, "--status", "--json")
+            assert told.returncode == 0, told.stderr
+            status = json.loads(told.stdout)
+            assert status["ledger"]["closes"] is True
+            assert status["meters"]["current meter"]["works"] is False
+            assert status["last"]["voltage_v"] == pytest.approx(52.0, abs=0.1)
+            if running:
+                rig.stop()
+        assert "The current meter does not work" in run_daemon(tmp_path, "--status").stdout
+    (tmp_path / "empty").mkdir()
+    nothing = run_daemon(tmp_path / "empty", "--status")
+    assert nothing.returncode == 1
+    assert "Traceback" not in nothing.stderr
 
 
 def test_lost_replies_and_kills_make_identical_duplicates_only(tmp_path: Path) -> None:
