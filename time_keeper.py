@@ -21,7 +21,7 @@ from clock import Clock
 logger = logging.getLogger(__name__)
 
 AGREES_WITHIN_S = 5.0
-RELEASED_UTC_S = 1_795_478_400.0  # 2026-11-24: a clock that is earlier than this program is wrong
+RELEASED_UTC_S = 1_767_225_600.0  # 2026-01-01, the year of this program: an earlier clock is wrong
 _ASK_KERNEL_EVERY_S = 1.0
 _DATE_IS_NEWS_S = 2.0
 _SLEWED_MS = 250

@@ -36,12 +36,16 @@ def interval(number: int) -> Interval:
     return Interval(start_mono_s=number - 1.0, end_mono_s=float(number), end_utc_ms=1000 * number)
 
 
+BOXES: list[Box] = []  # those that a test has opened; conftest.py closes their databases after it
+
+
 class Box(Outbox):
     """An outbox in a folder, opened; ``close_number`` closes interval ``number``."""
 
     def __init__(self, folder: Path, *, boot: str = "boot", limits: Limits | None = None, clock: Clock | None = None):
         clock = clock or ManualClock()
         self.store = Store(folder / NAME, clock)
+        BOXES.append(self)
         super().__init__(self.store, DEVICE, boot, clock, limits or Limits())
         self.recovered = self.recover()
 

@@ -105,7 +105,7 @@ def shared_folder() -> Iterator[Path]:
 def as_nobody(folder: Path) -> subprocess.CompletedProcess[str]:
     """Print the status as another user, who may not write there."""
     code = (
-        "import os, sys\nfrom pathlib import Path\nfrom status import StatusError, as_json, read_status\n"
+        "import os, sys, urllib.parse\nfrom pathlib import Path\nfrom status import StatusError, as_json, read_status\n"
         "from store import NAME\nos.setgid(65534)\nos.setuid(65534)\n"
         "try:\n    print(as_json(read_status(Path(sys.argv[1]) / NAME, 100.0)))\n"
         "except StatusError as exc:\n    print(exc)\n    sys.exit(1)"
