@@ -23,8 +23,9 @@ from aretas_api import (
 )
 from averaging_buffer import AveragingBuffer, summarise
 from clock import Clock
+from ledger import Tally
 from measurements import Datum, Interval, IntervalSummary
-from outbox import Outbox, Tally
+from outbox import Outbox
 from state_log import StateLog, duration_text
 from tables import Lent
 from time_keeper import TimeKeeper, Verdict, end_utc_ms

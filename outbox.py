@@ -18,12 +18,12 @@ import math
 import random
 import sqlite3
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import tables
 from clock import Clock
+from ledger import Ledger, Tally
 from measurements import Datum, Device, Interval, IntervalSummary, PowerSample
 from state_log import StateLog
 from store import Store, StoreError, StoreTooNew
@@ -36,21 +36,6 @@ _UNSTORED_LIMIT = 10_000  # intervals kept in memory while the database cannot b
 _UNJOURNALED_LIMIT = 100_000  # samples of the open interval, likewise
 _TIDY_EVERY_S = 3600.0
 _TIDY_INTERVALS = 200
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tally:
-    """How many readings were made and what became of them; made = delivered + waiting + rejected + dropped.
-
-    ``held`` are those of the waiting that are held back until their time is known.
-    """
-
-    made: int = 0
-    delivered: int = 0
-    waiting: int = 0
-    rejected: int = 0
-    dropped: int = 0
-    held: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,9 +62,8 @@ class Outbox:
         self._state = StateLog(logger, "database", clock)
         self._room = StateLog(logger, "readings that wait", clock)
         self._changed = threading.Condition()
-        self._counts: Counter[str] = Counter()
+        self._ledger = Ledger()
         self._next_number = (1 << 50) | (random.getrandbits(40) << 8)  # until the database tells
-        self._waiting = self._held = 0
         self._newest_utc_ms = 0
         self._on_loan_to = 0  # the newest interval of the last loan: it and older ones are not dropped meanwhile
         self._closed_mono_s = float("-inf")
@@ -106,9 +90,8 @@ class Outbox:
             try:
                 with self._store.transaction() as cursor:
                     self._next_number = tables.next_number(cursor)
-                    self._counts = tables.counts(cursor)
-                    self._waiting = tables.count_waiting(cursor)
-                    self._held = sum(each.waiting.bit_count() for each in tables.held(cursor))
+                    held = sum(each.waiting.bit_count() for each in tables.held(cursor))
+                    self._ledger.load(tables.counts(cursor), tables.count_waiting(cursor), held)
                     self._newest_utc_ms = tables.newest_end_utc_ms(cursor)
                     return tables.read_open_interval(cursor)
             except StoreTooNew:
@@ -162,7 +145,7 @@ class Outbox:
         it can be right, and are set aside otherwise. Blocks for the disk.
         """
         with self._changed:
-            if not self._held:
+            if not self._ledger.held:
                 return
             for number, record in self._unstored.items():
                 if record.end_utc_ms is None:
@@ -176,7 +159,7 @@ class Outbox:
             except StoreError as exc:
                 self._trouble(exc)
                 return
-            self._held = 0
+            self._ledger.held = 0
             self._changed.notify_all()
 
     def lend(self, count: int) -> list[Lent]:
@@ -201,7 +184,7 @@ class Outbox:
     def settle_delivered(self, lent: Iterable[Lent]) -> None:
         """Take out what the cloud has accepted."""
         with self._changed:
-            self._take_out(lent, "readings_delivered")
+            self._take_out(lent, "delivered")
 
     def settle_rejected(self, lent: Iterable[Lent], message: str) -> None:
         """Set aside what the cloud will never accept, with its reason."""
@@ -210,19 +193,19 @@ class Outbox:
             self._operations.append(
                 lambda cursor: tables.insert_rejected(cursor, [each.datum for each in lent], message)
             )
-            self._take_out(lent, "readings_rejected")
+            self._take_out(lent, "rejected")
 
     def wait_for_readings(self, until_mono_s: float) -> bool:
         """Wait until there is something to send, at the longest until ``until_mono_s``. Return whether there is."""
         with self._changed:
-            if self._waiting <= self._held:
+            if not self._ledger.sendable:
                 self._changed.wait(self._clock.timeout_s(until_mono_s))
-            return self._waiting > self._held
+            return self._ledger.sendable
 
     def wait_until_empty(self, until_mono_s: float) -> bool:
         """Wait until everything that may be sent is settled, at the longest until ``until_mono_s``; return whether."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._waiting <= self._held, self._clock.timeout_s(until_mono_s))
+            return self._changed.wait_for(lambda: not self._ledger.sendable, self._clock.timeout_s(until_mono_s))
 
     def wake(self) -> None:
         """End a wait for readings that is under way."""
@@ -232,14 +215,7 @@ class Outbox:
     def tally(self) -> Tally:
         """Return the numbers of readings made, delivered, waiting, rejected and dropped, since the database began."""
         with self._changed:
-            return Tally(
-                made=self._counts["readings_made"],
-                delivered=self._counts["readings_delivered"],
-                waiting=self._waiting,
-                rejected=self._counts["readings_rejected"],
-                dropped=self._counts["readings_dropped"],
-                held=self._held,
-            )
+            return self._ledger.tally()
 
     def close(self) -> None:
         """Write what is left, have the disk confirm it, and close the database."""
@@ -261,9 +237,7 @@ class Outbox:
             "readings_made": readings,
             **{f"refused {reason}": count for reason, count in summary.samples_refused.items()},
         }
-        self._counts.update(changes)
-        self._waiting += readings
-        self._held += 0 if clock_trusted else readings
+        self._ledger.made(changes, readings, held=not clock_trusted)
         opening = self._opening(following, clock_trusted)
 
         def close(cursor: sqlite3.Cursor) -> None:
@@ -311,10 +285,7 @@ class Outbox:
             tables.stamp(cursor, interval.number, self._untaken(cursor, interval.planned_end_utc_ms))
         else:
             tables.reject_held(cursor, interval.number, "the computer was switched off before its clock was known")
-            changes = {"readings_rejected": interval.waiting.bit_count()}
-            tables.add_counts(cursor, changes)
-            self._counts.update(changes)
-            self._waiting -= interval.waiting.bit_count()
+            tables.add_counts(cursor, self._ledger.gone("rejected", interval.waiting.bit_count()))
 
     def _untaken_now(self, utc_ms: int) -> int:
         if utc_ms > self._newest_utc_ms:
@@ -346,7 +317,7 @@ class Outbox:
             return []
         return [each for each in lent if not self._settled.get(each.interval, 0) & each.bit]
 
-    def _take_out(self, lent: Iterable[Lent], counter: str) -> None:
+    def _take_out(self, lent: Iterable[Lent], what: str) -> None:
         masks: dict[int, int] = {}
         for each in lent:
             masks[each.interval] = masks.get(each.interval, 0) | each.bit
@@ -357,9 +328,7 @@ class Outbox:
             else:
                 self._settled[number] = self._settled.get(number, 0) | mask
             taken += mask.bit_count()
-        changes = {counter: taken}
-        self._counts.update(changes)
-        self._waiting -= taken
+        changes = self._ledger.gone(what, taken)
         self._on_loan_to = 0
 
         def write(cursor: sqlite3.Cursor) -> None:
@@ -421,7 +390,6 @@ class Outbox:
         self._count_dropped(dropped, f"the database has reached store_max_mb = {self._limits.max_bytes // 1_000_000}")
 
     def _count_dropped(self, count: int, why: str) -> None:
-        self._counts["readings_dropped"] += count
-        self._waiting -= count
-        dropped = self._counts["readings_dropped"]
+        self._ledger.gone("dropped", count)
+        dropped = self._ledger.tally().dropped
         self._room.failed("dropped", f"{why}: the oldest of them are dropped from now on; {dropped} so far in all")

@@ -13,8 +13,8 @@ import pytest
 from aretas_api import AretasClient
 from aretas_reporter import AretasUploader
 from clock import Clock
+from ledger import Tally
 from measurements import Device
-from outbox import Tally
 from simulator.cloud import VirtualCloud
 from simulator.cloud_http import HTML_PAGE, Fault, Reply, lose_reply, never_answer, reset_mid_reply
 from tests.rig import MAC, wait_for

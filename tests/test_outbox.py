@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from clock import Clock
+from ledger import Tally
 from measurements import Device, Interval, IntervalSummary, PowerSample, Statistic
-from outbox import Limits, Outbox, Tally
+from outbox import Limits, Outbox
 from store import MIGRATIONS, NAME, Store, StoreTooNew
 from tests.clocks import ManualClock
 

@@ -1,0 +1,68 @@
+"""The ledger: how many readings were made, and what became of each of them.
+
+Not thread-safe: whoever has the outbox's lock uses it. It counts; the outbox writes the same counts into the database,
+in the same transaction as what they count.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """How many readings were made and what became of them; made = delivered + waiting + rejected + dropped.
+
+    ``held`` are those of the waiting that are held back until their time is known.
+    """
+
+    made: int = 0
+    delivered: int = 0
+    waiting: int = 0
+    rejected: int = 0
+    dropped: int = 0
+    held: int = 0
+
+
+class Ledger:
+    """The counters since the database began, and how many readings wait now."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.waiting = 0
+        self.held = 0
+
+    def load(self, counts: Mapping[str, int], waiting: int, held: int) -> None:
+        """Go on from what the database says."""
+        self.counts, self.waiting, self.held = Counter(counts), waiting, held
+
+    def made(self, changes: Mapping[str, int], readings: int, *, held: bool) -> None:
+        """Count the readings of a new interval, and what else it changes."""
+        self.counts.update(changes)
+        self.waiting += readings
+        self.held += readings if held else 0
+
+    def gone(self, what: str, readings: int) -> Mapping[str, int]:
+        """Count readings that wait no longer: ``delivered``, ``rejected`` or ``dropped``. Return the change."""
+        change = {f"readings_{what}": readings}
+        self.counts.update(change)
+        self.waiting -= readings
+        return change
+
+    @property
+    def sendable(self) -> bool:
+        """Whether anything waits that is not held back."""
+        return self.waiting > self.held
+
+    def tally(self) -> Tally:
+        """Return the numbers."""
+        return Tally(
+            made=self.counts["readings_made"],
+            delivered=self.counts["readings_delivered"],
+            waiting=self.waiting,
+            rejected=self.counts["readings_rejected"],
+            dropped=self.counts["readings_dropped"],
+            held=self.held,
+        )
