@@ -5,6 +5,12 @@ local time and its UTC offset; what comes from outside cannot forge a line (cont
 escaped, tracebacks are indented); no log call raises into its caller, neither for a full or read-only disk nor for a
 message that cannot be formatted; no handler set up here, its own error output included, shows a secret. It does not
 keep the lines that could not be written.
+
+A secret is hidden wherever it stands, also inside other text and in every usual encoding. A short word (4 to 7 letters
+from a to z) is an exception: to hide "cloud" or "wrong" everywhere would cripple the log and tell what it is. It is
+hidden where it stands as a value: after = or a colon without a blank, in quotes, alone on its line or at its end after
+a colon; in base64; and, as any text of any length, where the name before it gives it away (``password=``, JSON,
+headers, Redis's AUTH, an address). In a sentence it stays, and tells nobody that it is the password.
 """
 
 from __future__ import annotations
@@ -30,6 +36,7 @@ LOG_BACKUPS = 5
 
 _HIDDEN = "***"
 _SHORTEST = 4  # a shorter secret is hidden only where a pattern gives it away: it is part of too many other words
+SHORT_WORD = re.compile(r"[A-Za-z]{1,7}")  # such a secret occurs in ordinary lines
 _LONGEST = 256  # of a longer one (a token) the beginning is looked for
 _KEPT_ADDED = 16  # secrets added while running are tokens that replace each other
 
@@ -37,6 +44,12 @@ _KEPT_ADDED = 16  # secrets added while running are tokens that replace each oth
 _HTML = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#x27;"})
 _WORD = r"(?:password|passwd|authpw|auth_pw|token)"
 _VALUE = r"""(?:"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|["'\\]\S*|[^\s&"']+)"""
+# Where a text, {0}, stands as a value and not as a word of a sentence.
+_VALUE_PLACES = (
+    r"(?:(?<=[:=])|(?<== )|(?<=%3[Dd])|(?<=%253D)){0}(?!\w)",
+    r"""(?<=["']){0}(?=\\*["'])""",
+    r"(?:(?<=: )|^[ \t]*){0}(?=[ \t\r]*$)",
+)
 _GIVEAWAYS = (
     re.compile(rf"(?i)({_WORD}(?:\s*=\s*|%3D)){_VALUE}"),  # of an address, an assignment, a repr
     re.compile(rf"""(?i)({_WORD}\\?["']\s*:\s*){_VALUE}"""),  # of JSON, a dict
@@ -147,7 +160,10 @@ def _pattern_of(secret: str) -> re.Pattern[str]:
     rest = r"\S*" if len(secret) > _LONGEST else ""
     secret = secret[:_LONGEST]
     cores = "|".join(_base64_cores(secret.encode("utf-8", "surrogatepass")))
-    return re.compile("".join(map(_character, secret)) + rest + rf"|[\w+/-]{{0,3}}(?:{cores})[\w+/=-]*")
+    literal = "".join(map(_character, secret)) + rest
+    if SHORT_WORD.fullmatch(secret):
+        literal = "|".join(place.format(literal) for place in _VALUE_PLACES)
+    return re.compile(rf"(?m:{literal})|[\w+/-]{{0,3}}(?:{cores})[\w+/=-]*")
 
 
 def _character(char: str) -> str:
@@ -237,22 +253,19 @@ class LogFile(logging.handlers.RotatingFileHandler):
         try:
             super().doRollover()
         except OSError as error:
+            what = f"the log file {self.baseFilename} cannot be rotated ({error})"
             if self.maxBytes < 2 * LOG_BYTES:
+                if self.maxBytes == LOG_BYTES:
+                    self._say(f"{what}; it grows to twice its size and is then emptied")
                 self.maxBytes += LOG_BYTES // 10  # goes on in the same file, tries again a megabyte later
-                self._say(f"the log file {self.baseFilename} cannot be rotated ({error})")
             else:
                 self.maxBytes = LOG_BYTES
-                self._empty()
-                self._say(
-                    f"the log file {self.baseFilename} cannot be rotated ({error}); it was emptied, to stay bounded"
-                )
+                if self.stream is None:
+                    self.stream = self._open()
+                self.stream.truncate(0)
+                self._write(self._say(f"{what}; it was emptied, to stay bounded"))
         else:
             self.maxBytes = LOG_BYTES
-
-    def _empty(self) -> None:
-        if self.stream is None:
-            self.stream = self._open()
-        self.stream.truncate(0)
 
     def _say(self, message: str) -> logging.LogRecord:
         level = logging.WARNING

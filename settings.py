@@ -169,17 +169,18 @@ def _has_host(url: str, schemes: Iterable[str], *, port_needed: bool = False) ->
 
 
 def _is_host(name: str) -> bool:
-    """Return whether a name could be one of a computer: that of foo..bar, for one, could not."""
+    """Return whether a name could be one of a computer, or an address: foo..bar, for one, could not."""
     try:
-        return bool(name.encode("idna"))
-    except UnicodeError:
+        return bool(ipaddress.ip_address(name) if ":" in name else re.fullmatch(rb"[\w.-]+", name.encode("idna")))
+    except ValueError:  # UnicodeError is one
         return False
 
 
 def _host(text: str) -> str:
-    if not re.fullmatch(r"[^\s,/@?#\"']+", text) or not text.isprintable() or not _is_host(text.strip("[]")):
-        raise ValueError("must be the name or the IP address of a computer")
-    return text
+    host = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    if not host.isprintable() or not _is_host(host):
+        raise ValueError("must be the name or the IP address of a computer, alone: the port is redis_port")
+    return host
 
 
 def _port(text: str) -> str:
@@ -191,8 +192,7 @@ def _port(text: str) -> str:
         valid = _has_host(text, (scheme,), port_needed=True) if network else scheme in ("spy", "alt", "hwgrep")
     else:
         valid = "/" in text or text.startswith("\\\\.\\") or re.fullmatch(r"com[0-9]+", text.lower()) is not None
-        valid = valid and not Path(text).is_dir()
-    if not (valid and text.isprintable()):
+    if not (valid and text.isprintable()) or re.search(r"\s[#;]", text):
         raise ValueError(
             "must be a path such as /dev/serial/by-path/..., a name such as COM3, or socket://host:port "
             "or rfc2217://host:port"
@@ -205,15 +205,15 @@ def _ohm(text: str) -> float:
     if not 0 < number < math.inf:
         raise ValueError("must be a number of ohms above 0 with a decimal point, such as 0.0006667")
     if not 1e-6 <= number <= 0.1:
-        hint = f": if {text} milliohm are meant, write {number / 1000:.10g}" if number > 0.1 else ""
-        raise ValueError(f"is no resistance of a shunt, which lies between 0.000001 and 0.1 ohm{hint}")
+        meant = ((unit, number / parts) for unit, parts in (("milliohm", 1e3), ("microohm", 1e6)))
+        hints = [f": if {text} {unit} are meant, write {ohm:.10g}" for unit, ohm in meant if 1e-6 <= ohm <= 0.1]
+        raise ValueError(f"is no resistance of a shunt, which lies between 0.000001 and 0.1 ohm{''.join(hints[:1])}")
     return number
 
 
 _boolean = choice(configparser.ConfigParser.BOOLEAN_STATES)
 _milliseconds = " (milliseconds)"
 _seconds = " (seconds)"
-_SAFE_WORD = 8  # letters; shorter words occur in ordinary lines
 _serial_number = word("the serial number alone, such as 24152470")
 
 
@@ -294,6 +294,7 @@ def load_settings(path: Path) -> Settings:
     """Read and check the file at ``path``. Raise ``ConfigurationError`` with everything that is wrong with it."""
     file = read_config_file(path, TABLE)
     _check_together(file)
+    _check_ports(file, path.parent)
     if file.problems:
         raise ConfigurationError(path, file.problems)
     if os.name == "posix" and path.stat().st_mode & 0o004:
@@ -304,11 +305,9 @@ def load_settings(path: Path) -> Settings:
 def _check_together(file: ConfigFile) -> None:
     """Report valid values that do not go together, warn of those that are hardly meant."""
     value = file.values
-    enable, ports = ("xdm_voltage_enable", "xdm_current_enable"), ("xdm_voltage_port", "xdm_current_port")
+    enable = ("xdm_voltage_enable", "xdm_current_enable")
     if not any(value[name] for name in enable) and file.reported.isdisjoint(enable):
         file.refuse(enable[0], "and xdm_current_enable are both off: at least one must be True")
-    if all(value[name] for name in enable) and len({_device(value[port] or port) for port in ports}) < len(ports):
-        file.refuse("xdm_current_port", "is the voltage meter's port already", value=value["xdm_current_port"])
     if value["xdm_voltage_serial"] and value["xdm_voltage_serial"] == value["xdm_current_serial"]:
         file.refuse("xdm_current_serial", "must differ from xdm_voltage_serial", value=value["xdm_current_serial"])
     if (value["report_interval"] or math.inf) < (value["sample_interval"] or 0):
@@ -324,22 +323,45 @@ def _check_together(file: ConfigFile) -> None:
     _warn_of_values(file)
 
 
+def _check_ports(file: ConfigFile, folder: Path) -> None:
+    """Report a port that is a folder, and one that both meters use, by whatever names."""
+    devices = []
+    for name in ("xdm_voltage", "xdm_current"):
+        port = file.values[f"{name}_port"]
+        if port and file.values[f"{name}_enable"]:
+            device = _device(port, folder)
+            if device in devices:
+                file.refuse(f"{name}_port", "the voltage meter already uses it", value=port)
+            elif _is_folder(device):
+                file.refuse(f"{name}_port", "is a folder, not a port", value=port)
+            devices.append(device)
+
+
 def _warn_of_values(file: ConfigFile) -> None:
     value = file.values
     if value["API_URL"] and urlsplit(value["API_URL"]).scheme == "http" and not _is_loopback(value["API_URL"]):
         file.warn("API_URL begins with http:// : the password travels unencrypted; use https://")
     for name in ("API_PASSWORD", "redis_authpw"):
-        if value[name] and value[name].isalpha() and len(value[name]) < _SAFE_WORD:
-            file.warn(f"{name} is a short word: the log hides it wherever it occurs. Choose a longer password")
+        if re.fullmatch(r"[A-Za-z]{1,7}", value[name] or ""):  # as log_setup.py has it
+            file.warn(f"{name} is a short word: the log hides it only where it is a value. Choose a longer password")
         if "%%" in (value[name] or ""):
             file.warn(f"{name} holds %%: it is taken as it stands. If the password itself has one %, write one %")
     if value["auth_redis"] and not value["redis_authpw"]:
         file.warn("auth_redis is True but there is no redis_authpw: no password is sent to Redis")
 
 
-def _device(port: str) -> str:
+def _device(port: str, folder: Path) -> str:
     """Return what a port really is: two names of one device give the same."""
-    return port.lower() if "://" in port or "/" not in port else os.path.realpath(port)
+    if "://" in port or "/" not in port:
+        return port.lower().removeprefix("\\\\.\\").rstrip("/")
+    return os.path.realpath(folder / port)
+
+
+def _is_folder(device: str) -> bool:
+    try:
+        return Path(device).is_dir()
+    except OSError:  # too long a name, or one that this user may not look at
+        return False
 
 
 def _is_loopback(url: str) -> bool:

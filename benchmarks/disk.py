@@ -1,4 +1,4 @@
-"""How much the daemon writes to its disk in a day at the README's intervals, a sample every 5 s and a report every 30 s.
+"""How much the daemon writes to its disk in a day, at the README's intervals: a sample every 5 s, a report every 30 s.
 
     python3 -m benchmarks.disk [--minutes 10] [--loop]
 
@@ -169,9 +169,7 @@ def measure(minutes: float, *, loop: bool) -> list[Figure]:
         after = [subject.counters() for subject in subjects]
         at_stop_bytes = [subject.stop() for subject in subjects]
         return [
-            row
-            for columns in zip(subjects, before, after, at_stop_bytes, strict=True)
-            for row in figures(*columns)
+            row for columns in zip(subjects, before, after, at_stop_bytes, strict=True) for row in figures(*columns)
         ]
 
 

@@ -48,41 +48,38 @@ xdm_voltage_range = 500V
 
 
 class DemoError(Exception):
-    """The demo cannot run here; the text says why and what to do."""
+    """The demo cannot run here: show the text to the operator, it says why and what to do.
+
+    Examples: the folder may not be written, its config.cfg is somebody else's, the working directory was deleted.
+    """
 
 
 class Demo:
-    """A context manager: simulated meters and cloud run inside it, and ``config`` is the file that describes them."""
+    """A context manager: simulated meters and cloud run inside it, and ``config`` is the file that describes them.
+
+    ``config`` is absolute once it is entered. Entering raises ``DemoError``.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.config = folder / "config.cfg"
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        battery = BatteryModel()
-        password = secrets.token_urlsafe(16)
         with ExitStack() as stack:
-            cloud = stack.enter_context(VirtualCloud(username=USERNAME, password=password, macs=(MAC,)))
-            voltage = stack.enter_context(make_port(VirtualMeter(battery.voltage_v, serial_number="22511040")))
-            current = stack.enter_context(make_port(VirtualMeter(battery.shunt_v, serial_number="22511041")))
-            text = _CONFIG.format(
-                mac=MAC,
-                url=cloud.url,
-                username=USERNAME,
-                password=password,
-                report_interval_ms=REPORT_INTERVAL_MS,
-                sample_interval_ms=SAMPLE_INTERVAL_MS,
-                current_port=current.address,
-                voltage_port=voltage.address,
-                shunt_ohm=SHUNT_RESISTANCE_OHM,
-            )
             try:
+                text = _start(stack)
+            except OSError as exc:
+                raise DemoError(
+                    f"no simulated meter or cloud can be made here: {exc}. Try again on another computer"
+                ) from exc
+            try:
+                self.config = self.config.absolute()
                 self.config.parent.mkdir(parents=True, exist_ok=True)
                 self.config.touch(mode=0o600)
                 self.config.write_text(text, encoding="utf-8")
             except OSError as exc:
                 raise DemoError(
-                    f"the demo cannot write {self.config} ({exc.strerror}): run it in a folder that you may write"
+                    f"{self.config} cannot be written ({exc.strerror}): run it in a folder that you may write"
                 ) from exc
             self._stack = stack.pop_all()
         return self
@@ -91,3 +88,23 @@ class Demo:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+
+
+def _start(stack: ExitStack) -> str:
+    """Start the meters and the cloud, which end with ``stack``. Return the configuration for them."""
+    battery = BatteryModel()
+    password = secrets.token_urlsafe(16)
+    cloud = stack.enter_context(VirtualCloud(username=USERNAME, password=password, macs=(MAC,)))
+    voltage = stack.enter_context(make_port(VirtualMeter(battery.voltage_v, serial_number="22511040")))
+    current = stack.enter_context(make_port(VirtualMeter(battery.shunt_v, serial_number="22511041")))
+    return _CONFIG.format(
+        mac=MAC,
+        url=cloud.url,
+        username=USERNAME,
+        password=password,
+        report_interval_ms=REPORT_INTERVAL_MS,
+        sample_interval_ms=SAMPLE_INTERVAL_MS,
+        current_port=current.address,
+        voltage_port=voltage.address,
+        shunt_ohm=SHUNT_RESISTANCE_OHM,
+    )

@@ -243,6 +243,9 @@ ACCEPTED = [
     ("REDIS", "redis_enable", "yes\nredis_ttl = 120", "s.redis.ttl_s", 120),
     ("REDIS", "redis_enable", "yes\nredis_tls = True", "s.redis.tls", True),
     ("REDIS", "redis_enable", "yes\nredis_host = ::1\nredis_db = 3", "s.redis.db", 3),
+    ("REDIS", "redis_enable", "yes\nredis_host = [::1]", "s.redis.host", "::1"),
+    ("REDIS", "redis_enable", "yes\nredis_host = fe80::1%eth0", "s.redis.host", "fe80::1%eth0"),
+    ("REDIS", "redis_enable", "yes\nredis_host = bücher_3.example", "s.redis.host", "bücher_3.example"),
     ("REDIS", "redis_enable", "yes\nredis_username = u\nredis_authpw = p1", "s.redis.username", "u"),
 ]
 
@@ -286,7 +289,7 @@ REFUSED = [
     ("API", "report_interval", "2e4", "whole number"),
     ("API", "report_interval", "", "is empty"),
     ("API", "report_interval", "4000", "shorter than sample_interval, 5000"),
-    ("API", "voltage_type", "531", "must differ"),
+    ("API", "voltage_type", "531", "must differ from current_type and power_type"),
     ("API", "voltage_type", "-1", "whole number from 0"),
     ("SERIAL", "sample_interval", "49", "from 50 to 3600000"),
     ("SERIAL", "sample_interval", "3600001", "from 50 to 3600000"),
@@ -296,21 +299,28 @@ REFUSED = [
     ("XDM", "xdm_current_source", "hall", "shunt, direct"),
     ("XDM", "xdm_rate", "turbo", "slow, medium, fast"),
     ("XDM", "xdm_current_enable", "maybe", "must be one of"),
-    ("XDM", "xdm_current_port", "", "is missing"),
+    ("XDM", "xdm_current_port", "", "is missing: where the current meter is, such as /dev/serial/by-path/..."),
+    ("XDM", "xdm_current_enable", "", "is empty"),
     ("XDM", "xdm_current_port", "ttyUSB1", "/dev/serial/by-path/..."),
     ("XDM", "xdm_current_port", '"/dev/ttyUSB1"', "without quotes"),
-    ("XDM", "xdm_current_port", "/dev", "must be a path such as"),
+    ("XDM", "xdm_current_port", "/dev", "is a folder"),
+    ("XDM", "xdm_current_port", "/dev/ttyUSB1 ; left", "a comment needs a line of its own"),
     ("XDM", "xdm_current_port", "loop://", "must be a path such as"),
-    ("XDM", "xdm_current_port", "/dev//ttyUSB2", "the voltage meter's port already"),
+    ("XDM", "xdm_current_port", "/dev//ttyUSB2", "the voltage meter already uses it"),
     ("XDM", "xdm_shunt_resistance", "0.6667", "if 0.6667 milliohm are meant, write 0.0006667"),
+    ("XDM", "xdm_shunt_resistance", "666.7", "if 666.7 microohm are meant, write 0.0006667"),
     ("XDM", "xdm_shunt_resistance", "0.0000001", "no resistance of a shunt"),
     ("REDIS", "redis_host", "foo..bar", "name or the IP address"),
     ("REDIS", "redis_host", "a" * 64, "name or the IP address"),
+    ("REDIS", "redis_host", "*.foo", "name or the IP address"),
+    ("REDIS", "redis_host", "localhost:6380", "name or the IP address"),
+    ("REDIS", "redis_host", "[::1", "name or the IP address"),
     ("DEFAULT", "API_URL", "https://foo..bar/", "must be an address"),
     ("XDM", "xdm_current_port", "xyz://host:1", "socket://host:port"),
     ("XDM", "xdm_current_port", "socket://host", "socket://host:port"),
     ("XDM", "xdm_current_port", "socket://:4001", "socket://host:port"),
-    ("XDM", "xdm_current_port", "/dev/ttyUSB2", "the voltage meter's port already"),
+    ("XDM", "xdm_current_port", "socket://foo..bar:4001", "socket://host:port"),
+    ("XDM", "xdm_current_port", "/dev/ttyUSB2", "the voltage meter already uses it"),
     ("XDM", "xdm_current_serial", "OWON,XDM1041,24152470,V4.3.0,3", "serial number alone"),
     ("XDM", "xdm_current_serial", "1\nxdm_voltage_serial = 1", "must differ from xdm_voltage_serial"),
     *(("XDM", "xdm_shunt_resistance", bad, "decimal point") for bad in ("0", "-1", "0,5", "nan", "inf", "1e999")),
@@ -339,7 +349,7 @@ def test_refused(tmp_path: Path, section: str, key: str, value: str, words: str)
     ("section", "key", "value", "words"),
     [
         ("DEFAULT", "API_PASSWORD", "ab%%cd", "write one %"),
-        ("DEFAULT", "API_PASSWORD", "cloud", "a short word"),
+        ("DEFAULT", "API_PASSWORD", "cloud", "a short word: the log hides it only"),
         ("DEFAULT", "API_URL", "http://iot.aretas.ca/rest/", "unencrypted"),
     ],
 )
@@ -414,10 +424,29 @@ def test_a_disabled_meter_needs_nothing_but_is_checked_for_form(tmp_path: Path) 
     assert "[XDM] xdm_current_port = 'nonsense'" in report(tmp_path, one.format("nonsense"))
 
 
-@pytest.mark.parametrize("other", ["/dev/ttyUSB2", "COM7"])
-def test_two_meters_on_one_port(tmp_path: Path, other: str) -> None:
-    content = GOOD.replace("/dev/ttyUSB1", other.replace("COM", "com")).replace("/dev/ttyUSB2", other)
-    assert "the voltage meter's port already" in report(tmp_path, content)
+@pytest.mark.parametrize(
+    ("current", "voltage"),
+    [
+        ("./tty", "./tty"),
+        ("./tty", "FOLDER/tty"),
+        ("./link", "./tty"),
+        ("com7", "COM7"),
+        ("\\\\.\\COM7", "com7"),
+        ("socket://host:4001/", "socket://HOST:4001"),
+    ],
+)
+def test_two_meters_on_one_port(tmp_path: Path, current: str, voltage: str) -> None:
+    (tmp_path / "tty").touch()
+    (tmp_path / "link").symlink_to("tty")
+    content = GOOD.replace("/dev/ttyUSB1", current).replace("/dev/ttyUSB2", voltage)
+    assert "the voltage meter already uses it" in report(tmp_path, content.replace("FOLDER", str(tmp_path)))
+
+
+def test_a_port_no_file_can_be_named_is_no_crash(tmp_path: Path) -> None:
+    port = "/dev/" + "a" * 5000
+    current = load(tmp_path, with_value("XDM", "xdm_current_port", port)).current_meter
+    assert current is not None
+    assert current.port == port
 
 
 def test_a_missing_file_says_what_to_copy_where(tmp_path: Path) -> None:
@@ -447,6 +476,10 @@ def test_no_permission(tmp_path: Path) -> None:
 )
 def test_what_is_no_utf_8(tmp_path: Path, content: bytes) -> None:
     assert "save the file again as UTF-8" in report(tmp_path, content)
+
+
+def test_a_nul_byte_is_called_one(tmp_path: Path) -> None:
+    assert "line 4 holds a NUL byte" in report(tmp_path, GOOD.replace("jane", "ja\0ne"))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="modes are a matter of POSIX")
