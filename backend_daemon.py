@@ -284,14 +284,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
     level = logging.getLevelName(options.log_level)
     if options.status:
-        return show_status((options.config or Path("config.cfg")).absolute().parent / DATABASE_NAME, options.json)
+        return show_status((options.config or Path("config.cfg")).parent / DATABASE_NAME, options.json)
     with ExitStack() as stack:
         if options.demo:
             from simulator.demo import Demo, DemoError
 
             try:
-                config = stack.enter_context(Demo(Path("demo").absolute())).config
-            except (DemoError, FileNotFoundError) as exc:  # FileNotFoundError: the working directory was deleted
+                config = stack.enter_context(Demo(Path("demo"))).config
+            except DemoError as exc:
                 return refuse_to_start(f"the demo does not start: {exc}", EXIT_CHECK_FAILED)
             print(f"Demo: simulated meters, battery and cloud. Log and data are in {config.parent}", flush=True)
         else:

@@ -47,41 +47,6 @@ class ConfigurationError(Exception):
         super().__init__("\n".join([*lines, "Every key is explained in config.cfg.example."]))
 
 
-def whole(low: int, high: int = 2**31 - 1, unit: str = "") -> Callable[[str], int]:
-    """Return a parser of plain decimal whole numbers from ``low`` to ``high``."""
-
-    def parse(text: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,20}", text) or not low <= int(text) <= high:
-            raise ValueError(f"must be a whole number from {low} to {high}{unit}, written in digits only")
-        return int(text)
-
-    return parse
-
-
-def choice(choices: Mapping[str, Any]) -> Callable[[str], Any]:
-    """Return a parser of one of some words; case and blanks do not count."""
-    by_word = {word.lower(): value for word, value in choices.items()}
-
-    def parse(text: str) -> Any:
-        lower = "".join(text.split()).lower()
-        if lower not in by_word:
-            raise ValueError(f"must be one of: {', '.join(choices)}")
-        return by_word[lower]
-
-    return parse
-
-
-def word(allowed: str) -> Callable[[str], str]:
-    """Return a parser of one word without punctuation; ``allowed`` says what it must be."""
-
-    def parse(text: str) -> str:
-        if not text.isprintable() or not re.fullmatch(r"[^\s,/@?#\"']+", text):
-            raise ValueError(f"must be {allowed}")
-        return text
-
-    return parse
-
-
 class Key(NamedTuple):
     """One key of the file. ``default`` is text as in the file; ``None``: absent unless ``needed`` says otherwise."""
 

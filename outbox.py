@@ -18,7 +18,8 @@ import math
 import random
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import tables
@@ -69,10 +70,13 @@ class Outbox:
         self._closed_mono_s = float("-inf")
         self._synced_mono_s = self._tidied_mono_s = float("-inf")
         # What the database does not know yet; all of it empty in normal running.
-        self._operations: list[Callable[[sqlite3.Cursor], object]] = []
-        self._unjournaled: list[PowerSample] = []
         self._unstored: dict[int, Record] = {}
         self._settled: dict[int, int] = {}
+        self._rejected: list[tuple[Datum, str]] = []
+        self._uncounted: Counter[str] = Counter()
+        self._unjournaled: list[PowerSample] = []
+        self._forget_to_mono_s: float | None = None  # samples up to there belong to intervals that are closed
+        self._opened: tuple[Interval, bool] | None = None
         self._notes: dict[str, str] = {}
 
     def note(self, name: str, value: object) -> None:
@@ -115,7 +119,7 @@ class Outbox:
     def open_interval(self, interval: Interval, *, clock_trusted: bool) -> None:
         """Write down which interval is open, so that a restart can go on with it. Blocks for the disk."""
         with self._changed:
-            self._operations.append(self._opening(interval, clock_trusted))
+            self._opened = (interval, clock_trusted)
             self._flush()
 
     def close_interval(
@@ -190,9 +194,7 @@ class Outbox:
         """Set aside what the cloud will never accept, with its reason."""
         with self._changed:
             lent = list(lent)
-            self._operations.append(
-                lambda cursor: tables.insert_rejected(cursor, [each.datum for each in lent], message)
-            )
+            self._rejected += [(each.datum, message) for each in lent]
             self._take_out(lent, "rejected")
 
     def wait_for_readings(self, until_mono_s: float) -> bool:
@@ -223,9 +225,6 @@ class Outbox:
             self._flush(synced=True)
             self._store.close()
 
-    def _opening(self, interval: Interval, clock_trusted: bool) -> Callable[[sqlite3.Cursor], None]:
-        return lambda cursor: tables.write_open_interval(cursor, interval, self._boot_id, clock_trusted=clock_trusted)
-
     def _close(
         self, summary: IntervalSummary, ended: Interval, following: Interval, boot_id: str, clock_trusted: bool
     ) -> list[Datum]:
@@ -238,16 +237,9 @@ class Outbox:
             **{f"refused {reason}": count for reason, count in summary.samples_refused.items()},
         }
         self._ledger.made(changes, readings, held=not clock_trusted)
-        opening = self._opening(following, clock_trusted)
-
-        def close(cursor: sqlite3.Cursor) -> None:
-            if record.number in self._unstored:  # as it is by then: it may have been delivered from memory
-                tables.insert_interval(cursor, self._unstored[record.number])
-            tables.delete_samples(cursor, ended.end_mono_s)
-            tables.add_counts(cursor, changes)
-            opening(cursor)
-
-        self._operations.append(close)
+        self._uncounted.update(changes)
+        self._forget_to_mono_s = ended.end_mono_s
+        self._opened = (following, clock_trusted)
         now_mono_s = self._clock.mono_s()
         self._flush(synced=now_mono_s - self._synced_mono_s >= self._limits.sync_interval_s - 0.5)
         self._keep_within_bounds(now_mono_s)
@@ -273,7 +265,7 @@ class Outbox:
         self._unstored[record.number] = record
         if len(self._unstored) > _UNSTORED_LIMIT:
             oldest = self._unstored.pop(next(iter(self._unstored))).waiting.bit_count()
-            self._operations.append(lambda cursor: tables.add_counts(cursor, {"readings_dropped": oldest}))
+            self._uncounted["readings_dropped"] += oldest
             self._count_dropped(oldest, "the database cannot be used and no more fits in memory")
         return record
 
@@ -309,6 +301,8 @@ class Outbox:
 
     def _stored(self, count: int, *, newest_first: bool = False) -> list[Lent]:
         """Return readings that wait according to the database and have not been settled since."""
+        if len(self._settled) > _UNSTORED_LIMIT:
+            return []  # the database can be read but not written: what it says is too old by now
         try:
             with self._store.reading() as cursor:
                 lent = tables.waiting_readings(cursor, count + len(self._settled), newest_first=newest_first)
@@ -328,14 +322,8 @@ class Outbox:
             else:
                 self._settled[number] = self._settled.get(number, 0) | mask
             taken += mask.bit_count()
-        changes = self._ledger.gone(what, taken)
+        self._uncounted.update(self._ledger.gone(what, taken))
         self._on_loan_to = 0
-
-        def write(cursor: sqlite3.Cursor) -> None:
-            tables.settle(cursor, masks)
-            tables.add_counts(cursor, changes)
-
-        self._operations.append(write)
         self._flush()
         self._changed.notify_all()
 
@@ -343,16 +331,26 @@ class Outbox:
         """Write everything that is not written. What cannot be written now is kept for the next time."""
         try:
             with self._store.transaction(synced=synced) as cursor:
-                for operation in self._operations:
-                    operation(cursor)
+                for record in self._unstored.values():
+                    tables.insert_interval(cursor, record)
+                tables.settle(cursor, self._settled)
+                if self._rejected:
+                    tables.insert_rejected(cursor, self._rejected)
+                tables.add_counts(cursor, self._uncounted)
+                if self._forget_to_mono_s is not None:
+                    tables.delete_samples(cursor, self._forget_to_mono_s)
+                if self._opened is not None:
+                    interval, clock_trusted = self._opened
+                    tables.write_open_interval(cursor, interval, self._boot_id, clock_trusted=clock_trusted)
                 fresh = [each for each in self._unjournaled if each.start_mono_s > self._closed_mono_s]
-                tables.write_state(cursor, self._notes)
                 tables.insert_samples(cursor, fresh)  # the others' interval was closed with them meanwhile
+                tables.write_state(cursor, self._notes)
         except StoreError as exc:
             self._trouble(exc)
             return
-        for pending in (self._operations, self._unjournaled, self._unstored, self._settled, self._notes):
+        for pending in (self._unstored, self._settled, self._rejected, self._uncounted, self._unjournaled, self._notes):
             pending.clear()
+        self._forget_to_mono_s = self._opened = None
         if synced:
             self._synced_mono_s = self._clock.mono_s()
         self._state.well("is used again, nothing that was kept in memory is lost")

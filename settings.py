@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from config_file import ConfigFile, ConfigurationError, Key, Table, choice, read_config_file, whole, word
+from config_file import ConfigFile, ConfigurationError, Key, Table, read_config_file
+from config_values import choice, credential, host, mac, ohm, port, url, whole, word
 
 VOLTAGE_RANGES = {"50mV": 1, "500mV": 2, "5V": 3, "50V": 4, "500V": 5, "1000V": 6}
 CURRENT_RANGES = {"500uA": 1, "5mA": 2, "50mA": 3, "500mA": 4, "5A": 5, "10A": 6}
@@ -132,85 +133,6 @@ class Settings:
         return tuple(secret for secret in (self.api.password, redis_password) if secret)
 
 
-# What a value may be: text in, value out, or ValueError with the words that follow "key = value" in the report.
-
-
-def _mac(text: str) -> int:
-    where = "log in to your Aretas account, open the device of this battery and copy its MAC, such as 123456789"
-    if text.lower() == "changeme":
-        raise ValueError(f"is still the example's value: {where}")
-    if re.fullmatch(r"[0-9]+", text) and int(text[:30]) >= 2**63:
-        raise ValueError(f"is too large: {where}")
-    if not re.fullmatch(r"[0-9]{1,20}", text) or int(text) == 0:
-        raise ValueError(f"must be a decimal number above 0, digits only, not the form AA:BB:CC:DD:EE:FF: {where}")
-    return int(text)
-
-
-def _credential(text: str) -> str:
-    if text in ("username", "password", "changeme"):
-        raise ValueError("is still the example's value: put in what you log in to your Aretas account with")
-    return text
-
-
-def _url(text: str) -> str:
-    allowed = "must be an address such as https://iot.aretas.ca/rest/, without user name, password, ? or #"
-    if not text.isprintable() or re.search(r"[\s@?#]", text) or not _has_host(text, ("http", "https")):
-        raise ValueError(allowed)
-    return text
-
-
-def _has_host(url: str, schemes: Iterable[str], *, port_needed: bool = False) -> bool:
-    try:
-        parts = urlsplit(url)
-        port_good = parts.port != 0 and (parts.port is not None or not port_needed)
-        return parts.scheme in schemes and _is_host(parts.hostname or "") and port_good
-    except ValueError:  # its text may quote the address, so it is not passed on
-        return False
-
-
-def _is_host(name: str) -> bool:
-    """Return whether a name could be one of a computer, or an address: foo..bar, for one, could not."""
-    try:
-        return bool(ipaddress.ip_address(name) if ":" in name else re.fullmatch(rb"[\w.-]+", name.encode("idna")))
-    except ValueError:  # UnicodeError is one
-        return False
-
-
-def _host(text: str) -> str:
-    host = text[1:-1] if text.startswith("[") and text.endswith("]") else text
-    if not host.isprintable() or not _is_host(host):
-        raise ValueError("must be the name or the IP address of a computer, alone: the port is redis_port")
-    return host
-
-
-def _port(text: str) -> str:
-    if text[:1] in "\"'" or text[-1:] in "\"'":
-        raise ValueError("must be written without quotes")
-    scheme, is_url, _ = text.lower().partition("://")
-    if is_url:
-        network = scheme in ("socket", "rfc2217")
-        valid = _has_host(text, (scheme,), port_needed=True) if network else scheme in ("spy", "alt", "hwgrep")
-    else:
-        valid = "/" in text or text.startswith("\\\\.\\") or re.fullmatch(r"com[0-9]+", text.lower()) is not None
-    if not (valid and text.isprintable()) or re.search(r"\s[#;]", text):
-        raise ValueError(
-            "must be a path such as /dev/serial/by-path/..., a name such as COM3, or socket://host:port "
-            "or rfc2217://host:port"
-        )
-    return text
-
-
-def _ohm(text: str) -> float:
-    number = float(text) if re.fullmatch(r"[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?|[0-9]+\.", text) else 0.0
-    if not 0 < number < math.inf:
-        raise ValueError("must be a number of ohms above 0 with a decimal point, such as 0.0006667")
-    if not 1e-6 <= number <= 0.1:
-        meant = ((unit, number / parts) for unit, parts in (("milliohm", 1e3), ("microohm", 1e6)))
-        hints = [f": if {text} {unit} are meant, write {ohm:.10g}" for unit, ohm in meant if 1e-6 <= ohm <= 0.1]
-        raise ValueError(f"is no resistance of a shunt, which lies between 0.000001 and 0.1 ohm{''.join(hints[:1])}")
-    return number
-
-
 _boolean = choice(configparser.ConfigParser.BOOLEAN_STATES)
 _milliseconds = " (milliseconds)"
 _seconds = " (seconds)"
@@ -226,15 +148,15 @@ def _with_shunt(values: Mapping[str, Any]) -> bool:
 
 
 KEYS = (
-    Key("DEFAULT", "self_mac", _mac, None, "the MAC of your device in the Aretas account", _always),
-    Key("DEFAULT", "API_URL", _url, None, "the address of Aretas, https://iot.aretas.ca/rest/", _always),
-    Key("DEFAULT", "API_USERNAME", _credential, None, "the user name of your Aretas account", _always),
-    Key("DEFAULT", "API_PASSWORD", _credential, None, "the password of your Aretas account", _always, secret=True),
+    Key("DEFAULT", "self_mac", mac, None, "the MAC of your device in the Aretas account", _always),
+    Key("DEFAULT", "API_URL", url, None, "the address of Aretas, https://iot.aretas.ca/rest/", _always),
+    Key("DEFAULT", "API_USERNAME", credential, None, "the user name of your Aretas account", _always),
+    Key("DEFAULT", "API_PASSWORD", credential, None, "the password of your Aretas account", _always, secret=True),
     Key("XDM", "xdm_voltage_enable", _boolean, "False", "whether there is a meter of the battery voltage"),
     Key(
         "XDM",
         "xdm_voltage_port",
-        _port,
+        port,
         None,
         "where the voltage meter is, such as /dev/serial/by-path/...",
         lambda v: v["xdm_voltage_enable"],
@@ -245,13 +167,13 @@ KEYS = (
     Key(
         "XDM",
         "xdm_current_port",
-        _port,
+        port,
         None,
         "where the current meter is, such as /dev/serial/by-path/...",
         lambda v: v["xdm_current_enable"],
     ),
     Key("XDM", "xdm_current_source", choice({s.value: s for s in CurrentSource}), "shunt", "what it measures"),
-    Key("XDM", "xdm_shunt_resistance", _ohm, None, "the resistance of the shunt in ohms", _with_shunt),
+    Key("XDM", "xdm_shunt_resistance", ohm, None, "the resistance of the shunt in ohms", _with_shunt),
     Key("XDM", "xdm_current_reverse_polarity", _boolean, "False", "whether the sign is turned round"),
     Key("XDM", "xdm_current_range", choice({n: n for n in (*VOLTAGE_RANGES, *CURRENT_RANGES)}), None, "its range"),
     Key("XDM", "xdm_current_serial", _serial_number, None, "its serial number"),
@@ -268,7 +190,7 @@ KEYS = (
     Key("STORE", "store_sync_interval", whole(0, 86_400, _seconds), None, "what a power cut may cost"),
     Key("STORE", "clock_hold_max", whole(0, 86_400, _seconds), "600", "how long a clock is waited for"),
     Key("REDIS", "redis_enable", _boolean, "False", "whether the latest values go to a Redis server"),
-    Key("REDIS", "redis_host", _host, "localhost", "where it runs"),
+    Key("REDIS", "redis_host", host, "localhost", "where it runs"),
     Key("REDIS", "redis_port", whole(1, 65_535), "6379", "its TCP port"),
     Key("REDIS", "redis_db", whole(0), "0", "the number of its database"),
     Key("REDIS", "redis_tls", _boolean, "False", "whether the connection is encrypted"),

@@ -175,12 +175,13 @@ def settle(cursor: sqlite3.Cursor, masks: Mapping[int, int]) -> None:
     )
 
 
-def insert_rejected(cursor: sqlite3.Cursor, data: Iterable[Datum], message: str) -> None:
-    """Set readings aside, with the reason."""
+def insert_rejected(cursor: sqlite3.Cursor, rejected: Iterable[tuple[Datum, str]]) -> None:
+    """Set readings aside, each with the reason; the newest 10,000 are kept."""
     cursor.executemany(
         "INSERT INTO rejected VALUES (?, ?, ?, ?, ?)",
-        [(each.mac, each.type, each.timestamp_utc_ms, each.data, message) for each in data],
+        [(each.mac, each.type, each.timestamp_utc_ms, each.data, message) for each, message in rejected],
     )
+    cursor.execute("DELETE FROM rejected WHERE rowid <= (SELECT max(rowid) - 10000 FROM rejected)")
 
 
 def write_state(cursor: sqlite3.Cursor, state: Mapping[str, str]) -> None:

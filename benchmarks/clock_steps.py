@@ -9,7 +9,7 @@ in some scripts it sends none.
 
 The judge knows nothing of the daemon's time. The meters' record says when each sample was asked for; the database says
 how many samples each interval has. In their order the intervals take up the samples in theirs, which the means prove
-(the voltage never has a value twice). So the true end of an interval is known: after its last sample, and before the
+(the voltage rises all the time). So the true end of an interval is known: after its last sample, and before the
 first of the next one. The error of a timestamp is how far it lies outside of these two.
 """
 
@@ -58,7 +58,7 @@ import backend_daemon
 sys.exit(backend_daemon.main())
 """
 _HOUR_S, _YEARS_S = 3600.0, 6 * 365.25 * 86_400
-_1970 = -CLOCK.utc_s() + 30.0
+_1970 = 30.0 - round(CLOCK.utc_s())
 _LONG_S, _SHORT_S = 600, 3
 
 
@@ -247,7 +247,7 @@ def perform(script: Script) -> Outcome:
     pause = threading.Event()
     with (
         tempfile.TemporaryDirectory(prefix="benchmark-") as name,
-        Rig(Path(name), volts=lambda mono_s: 10.0 + mono_s % 3000 / 100) as rig,
+        Rig(Path(name), volts=lambda mono_s: 10.0 + mono_s % 400.0) as rig,
     ):
         rig.configure(
             {"STORE": {"clock_hold_max": script.hold_max_s}, "API": {"upload_pause_ms": 0}},
@@ -272,6 +272,7 @@ def perform(script: Script) -> Outcome:
             else:
                 set_clock(rig.folder, step.shift_s, synchronised=step.synchronised)
         pause.wait(CLOCK.timeout_s(begun_mono_s + script.seconds))
+        pause.wait(2.0 - (CLOCK.utc_s() - 1.0) % 2.0)  # a stop between two samples: it costs a read in flight
         code, _ = rig.stop()
         if code != 0:
             raise SystemExit(f"{script.name}: the daemon ended with {code}: {rig.log[-2000:]}")
