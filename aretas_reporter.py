@@ -131,6 +131,7 @@ class AretasReporter(Worker):
         for name, value in self._state().items():
             self._outbox.note(name, value)
         readings = self._outbox.close_interval(summary, ended, self._interval, clock_trusted=verdict.trusted)
+        self._time_keeper.heed_stored(self._outbox.newest_utc_ms)
         if self._publish is not None and readings:
             self._publish(readings)
         if readings or not self._stop.is_set():

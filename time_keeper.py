@@ -22,7 +22,6 @@ logger = logging.getLogger(__name__)
 
 AGREES_WITHIN_S = 5.0
 RELEASED_UTC_S = 1_767_225_600.0  # 2026-01-01, the year of this program: an earlier clock is wrong
-_ASK_KERNEL_EVERY_S = 1.0
 _DATE_IS_NEWS_S = 2.0
 _SLEWED_MS = 250
 _DOUBT_IS_NORMAL_S = 10.0
@@ -50,8 +49,7 @@ class TimeKeeper:
         self._answers_without_date = False
         self._newest_utc_ms = 0
         self._doubted_since_mono_s: float | None = None
-        self._kernel_says = False
-        self._kernel_asked_mono_s = float("-inf")
+        self._vouched_offset_s: float | None = None
 
     def heed_answer(self, date_utc_s: float | None) -> None:
         """Take note of an answer of the cloud that has just come, and of its ``Date`` header if it had one."""
@@ -89,10 +87,7 @@ class TimeKeeper:
             logger.warning("%s; readings are held back until the time is known", verdict.why)
 
     def _judge(self, wall_offset_s: float, now_mono_s: float) -> Verdict:
-        if now_mono_s - self._kernel_asked_mono_s >= _ASK_KERNEL_EVERY_S:
-            self._kernel_asked_mono_s = now_mono_s
-            self._kernel_says = self._clock.kernel_synchronised()
-        if self._kernel_says:
+        if self._clock.kernel_synchronised():  # asked every time: a step takes its word back at once
             return self._vouched("kernel", wall_offset_s, "the kernel says that the clock is synchronised")
         if self._date_offset_s is not None and abs(wall_offset_s - self._date_offset_s) <= AGREES_WITHIN_S:
             return self._vouched("date", wall_offset_s, "the Date of the cloud's answers agrees with the clock")
@@ -109,10 +104,11 @@ class TimeKeeper:
             return Verdict(kind="date disagrees", offset_s=self._date_offset_s, trusted=waited, why=why)
         why = "nothing vouches for this computer's clock" if plausible else "this computer's clock is in the past"
         why += f", and it was waited for {self._hold_max_s:g} s" if waited else ""
-        return Verdict(kind="unknown", offset_s=wall_offset_s, trusted=waited, why=why)
+        offset_s = wall_offset_s if plausible or self._vouched_offset_s is None else self._vouched_offset_s
+        return Verdict(kind="unknown", offset_s=offset_s, trusted=waited, why=why)
 
     def _vouched(self, kind: str, offset_s: float, why: str) -> Verdict:
-        self._doubted_since_mono_s = None
+        self._doubted_since_mono_s, self._vouched_offset_s = None, offset_s
         return Verdict(kind=kind, offset_s=offset_s, trusted=True, why=why)
 
 

@@ -267,7 +267,7 @@ def perform(script: Script) -> Outcome:
             pause.wait(CLOCK.timeout_s(until_mono_s))
             if step.kill:
                 rig.process.kill()
-                rig._end_process()
+                rig.process.communicate()
                 rig.process = start_daemon(rig.folder, code=_DAEMON)
             else:
                 set_clock(rig.folder, step.shift_s, synchronised=step.synchronised)
@@ -329,14 +329,23 @@ def judge(name: str, rig: Rig) -> Outcome:
     )
 
 
-def figures(script: Script, outcome: Outcome) -> list[Figure]:
-    """Return the rows of one script."""
-    name = f"{script.name}: {script.what}"
-    wrong = outcome.missing + outcome.doubled + outcome.unordered
+def figures(scripts: Sequence[Script], outcomes: Sequence[Outcome]) -> list[Figure]:
+    """Return the rows of the table: the largest error of each script, and what went wrong in all of them together."""
+    for script, outcome in zip(scripts, outcomes, strict=True):
+        say(f"{script.name}: {outcome}")
     return [
-        Figure(what=f"{name}; error", value=outcome.error_s, unit="s", digits=3, at_most=_ERROR_S),
+        *(
+            Figure(what=f"{script.name}: {script.what}", value=outcome.error_s, unit="s", digits=3, at_most=_ERROR_S)
+            for script, outcome in zip(scripts, outcomes, strict=True)
+        ),
+        Figure(what="intervals of all scripts", value=sum(each.intervals for each in outcomes), digits=0),
+        Figure(what="samples or intervals missing", value=sum(each.missing for each in outcomes), digits=0, at_most=0),
+        Figure(what="readings doubled", value=sum(each.doubled for each in outcomes), digits=0, at_most=0),
         Figure(
-            what=f"  of {outcome.intervals} intervals missing, doubled, reordered", value=wrong, digits=0, at_most=0
+            what="intervals not later than the one before",
+            value=sum(each.unordered for each in outcomes),
+            digits=0,
+            at_most=0,
         ),
     ]
 
@@ -353,8 +362,7 @@ def main() -> int:
     say(f"{len(scripts)} scripts, each below half a minute")
     with ThreadPoolExecutor(options.at_once) as pool:
         outcomes = list(pool.map(perform, scripts))
-    rows = [row for script, outcome in zip(scripts, outcomes, strict=True) for row in figures(script, outcome)]
-    return print_table("Clock: sample 500 ms, report 2 s", rows)
+    return print_table("Clock: error of the timestamps, sample 500 ms, report 2 s", figures(scripts, outcomes))
 
 
 if __name__ == "__main__":

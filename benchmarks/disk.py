@@ -97,7 +97,7 @@ class Subject:
             file.truncate(256 * 1024 * 1024)
         subprocess.run(["mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0", image], check=True)
         subprocess.run(["mount", "-o", "loop", image, self._folder], check=True)
-        self._stack.callback(subprocess.run, ["umount", self._folder], check=True)
+        self._stack.callback(lambda: subprocess.run(["umount", self._folder], check=True))
         self.device = mount_of(self._folder)[0].rpartition("/")[2]
 
     def _device(self) -> tuple[int, int, int]:

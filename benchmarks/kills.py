@@ -336,13 +336,17 @@ class Judge:
         return max(abs(each.datum.data - mean) / abs(mean) for each in reported)
 
     def _most_lost(self) -> int:
-        """Return how many samples a kill has cost at the most: given by the meter, and not in the journal."""
-        most = 0
+        """Return how many samples a kill has cost at the most: given by the meter, and not in the journal.
+
+        Of kills in whose run a sample was journaled: before that the meters are asked for readings that are none.
+        """
+        most, began_mono_s = 0, 0.0
         for database in self._kills:
-            if database.samples:
-                last_mono_s = database.samples[-1].start_mono_s + _ON_THE_WAY_S
-                served = self._record.served[VOLTAGE_TYPE]
-                most = max(most, sum(last_mono_s < mono_s < database.mono_s for mono_s, _ in served))
+            last_mono_s = max((each.start_mono_s for each in database.samples), default=0.0)
+            if last_mono_s > began_mono_s:
+                later = (mono_s for mono_s, _ in self._record.served[VOLTAGE_TYPE] if mono_s < database.mono_s)
+                most = max(most, sum(mono_s > last_mono_s + _ON_THE_WAY_S for mono_s in later))
+            began_mono_s = database.mono_s
         return most
 
     def _duplicates(self) -> list[Figure]:

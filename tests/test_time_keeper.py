@@ -76,6 +76,27 @@ def test_a_step_against_the_date_is_not_followed_unless_the_kernel_says_so() -> 
     assert keep.verdict().offset_s == clock.utc_s() - clock.mono_s()
 
 
+def test_the_kernel_s_word_is_taken_back_at_once_by_a_step() -> None:
+    keep, clock = keeper(synchronised=True)
+    keep.heed_answer(clock.utc_s())
+    assert keep.verdict().trusted
+    clock.step_utc(21_600.0)
+    clock.synchronised = False
+    assert not keep.verdict().trusted
+
+
+def test_a_step_back_without_a_date_is_not_believed() -> None:
+    keep, clock = keeper()
+    keep.heed_answer(None)
+    true_offset_s = keep.verdict().offset_s
+    keep.heed_stored(int(clock.utc_s() * 1000))
+    clock.step_utc(-21_600.0)
+    assert not keep.verdict().trusted
+    clock.advance(601.0)
+    assert keep.verdict().trusted
+    assert keep.verdict().offset_s == true_offset_s
+
+
 def test_answers_without_a_date_do_if_the_clock_is_not_in_the_past() -> None:
     keep, _ = keeper()
     keep.heed_answer(None)
