@@ -91,7 +91,7 @@ class TimeKeeper:
             return self._vouched("kernel", wall_offset_s, "the kernel says that the clock is synchronised")
         if self._date_offset_s is not None and abs(wall_offset_s - self._date_offset_s) <= AGREES_WITHIN_S:
             return self._vouched("date", wall_offset_s, "the Date of the cloud's answers agrees with the clock")
-        plausible = wall_offset_s + now_mono_s > max(RELEASED_UTC_S, self._newest_utc_ms / 1000)
+        plausible = wall_offset_s + now_mono_s > max(RELEASED_UTC_S, self._newest_utc_ms / 1000 - AGREES_WITHIN_S)
         if self._date_offset_s is None and self._answers_without_date and plausible:
             return self._vouched("no date", wall_offset_s, "nothing speaks against the clock")
         if self._doubted_since_mono_s is None:
