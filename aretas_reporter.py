@@ -27,7 +27,7 @@ from ledger import Tally
 from measurements import Datum, Interval, IntervalSummary
 from outbox import Outbox
 from state_log import StateLog, duration_text
-from tables import Lent
+from tables import LeftOpen, Lent
 from time_keeper import TimeKeeper, Verdict, end_utc_ms
 from worker import Worker
 
@@ -86,14 +86,33 @@ class AretasReporter(Worker):
             self._interval = fresh
             if left is None:
                 self._outbox.open_interval(fresh, clock_trusted=verdict.trusted)
+                self._buffer.open(fresh)
             elif same_boot:
-                ended = self._stamped(left.interval, verdict)
-                self._outbox.close_interval(summarise(left.samples), ended, fresh, clock_trusted=verdict.trusted)
+                self._close_left_open(left, fresh, verdict)
             else:
                 self._outbox.close_left_open(left, summarise(left.samples), fresh)
-            self._buffer.open(fresh)
+                self._buffer.open(fresh)
         if left is not None and left.samples:
             logger.info("%d samples of an interval that an earlier run left open are used", len(left.samples))
+
+    def _close_left_open(self, left: LeftOpen, fresh: Interval, verdict: Verdict) -> None:
+        """Close the interval that has ended since it was left open, and the next ones that have samples already."""
+        interval, samples = left.interval, left.samples
+        while interval.end_mono_s <= self.clock.mono_s():
+            own = [each for each in samples if each.start_mono_s <= interval.end_mono_s]
+            samples = samples[len(own) :]
+            following = fresh
+            if samples:
+                following = Interval(
+                    start_mono_s=interval.end_mono_s,
+                    end_mono_s=interval.end_mono_s + self._interval_ms / 1000,
+                    end_utc_ms=interval.end_utc_ms + self._interval_ms,
+                )
+            ended = self._stamped(interval, verdict)
+            self._outbox.close_interval(summarise(own), ended, following, clock_trusted=verdict.trusted)
+            interval = following
+        self._interval = interval
+        self._buffer.open(interval, samples)
 
     def step(self) -> None:
         """Wait for the end of the open interval, close it, and log its line."""

@@ -140,6 +140,33 @@ def test_interval_contains_its_end_and_not_its_start() -> None:
     assert 1.0 not in interval
 
 
+@pytest.mark.parametrize("away_s", [0.3, 30.0])
+def test_a_sample_of_the_next_interval_in_the_journal_stays_in_its_own(tmp_path: Path, away_s: float) -> None:
+    clock = ManualClock(utc_s=1_700_000_000.5)
+    make, _, outbox = reporter(clock, tmp_path)
+    make.open_first_interval()
+    end_mono_s = clock.mono_s() + 1.5
+    outbox.journal(
+        [
+            PowerSample(start_mono_s=end_mono_s - 0.1, voltage_v=50.0),
+            PowerSample(start_mono_s=end_mono_s + 0.05, voltage_v=60.0),
+        ]
+    )
+    outbox.crash()
+    clock.advance(1.6 + away_s)
+    make, _, outbox = reporter(clock, tmp_path)
+    make.open_first_interval()
+    if away_s < 1:
+        assert make._interval is not None
+        make._close(make._interval)
+    told = [(each.datum.data, each.datum.timestamp_utc_ms) for each in outbox.lend(9)]
+    assert told == [(50.0, 1_700_000_002_000), (60.0, 1_700_000_004_000)]
+    outbox.crash()
+    again = Box(tmp_path, clock=clock).recovered
+    assert again is not None
+    assert again.samples == []
+
+
 @pytest.mark.parametrize("step_s", [20.0, -20.0, 21_600.0, -21_600.0, 259_200.0, -1_600_000_000.0, 0.1])
 def test_after_a_step_of_the_clock_every_end_is_the_true_one_and_no_two_are_the_same(
     tmp_path: Path, step_s: float
