@@ -258,6 +258,8 @@ class AretasUploader(Worker):
         Blocks as long as the client's deadlines allow.
         """
         lent, live = self._next_batch()
+        if not lent:  # the database cannot be read now
+            return _HEARTBEAT_S
         wait_s = self._attempt(partial(self._send, lent), len(lent))
         if wait_s is None:
             wait_s = 0.0 if live else self._pause_s

@@ -238,7 +238,7 @@ class Outbox:
         }
         self._ledger.made(changes, readings, held=not clock_trusted)
         self._uncounted.update(changes)
-        self._forget_to_mono_s = ended.end_mono_s
+        self._forget_to_mono_s = max(ended.end_mono_s, self._forget_to_mono_s or -math.inf)
         self._opened = (following, clock_trusted)
         now_mono_s = self._clock.mono_s()
         self._flush(synced=now_mono_s - self._synced_mono_s >= self._limits.sync_interval_s - 0.5)
