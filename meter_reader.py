@@ -1,8 +1,9 @@
 """The thread of one meter: keeps it connected and set up, and reads it when the sampler asks.
 
-One ``MeterReader`` per meter, so that a slow or absent meter never holds up the other. Guarantees: a value is delivered
-only if the settings were verified after it was read; every request that was accepted is answered exactly once, with a
-value or with the reason why there is none; trouble is retried for ever, and logged when it begins and when it ends.
+One ``MeterReader`` per meter, so that a slow or absent meter never holds up the other. Guarantees: with ``verify_each``
+a value is delivered only if the settings were verified after it was read; every request that was accepted is answered
+exactly once, with a value or with the reason why there is none; trouble is retried for ever, and logged when it begins
+and when it ends.
 """
 
 from __future__ import annotations
