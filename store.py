@@ -55,6 +55,11 @@ MIGRATIONS = (
     CREATE TABLE state (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
     """,
+    """
+    -- By device, so that what one device has waiting never has to be looked through to find what another has.
+    DROP INDEX interval_waiting;
+    CREATE INDEX interval_waiting ON interval (device, id, waiting) WHERE waiting != 0;
+    """,
 )
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-import signal
+import os
+import shutil
 import sqlite3
 import subprocess
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -157,36 +159,141 @@ def test_lost_replies_and_kills_make_identical_duplicates_only(tmp_path: Path) -
         assert len({each.datum for each in rig.cloud.received}) == len(rig.cloud.stored)
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX")
-def test_a_full_disk_stops_nothing_and_heals_by_itself(tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Path]:
+    """Mount a disk of 400 kB; skip the test where that is not allowed."""
+    disk = folder / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)], capture_output=True)
-    if mounted.returncode:
+    if not done("mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", disk):
         pytest.skip("needs root and a mount: not to be had here")
     try:
-        with Rig(disk) as rig:
-            rig.configure()
+        yield disk
+    finally:
+        done("umount", "-l", disk)
+
+
+def assert_none_missing_and_none_twice(rig: Rig) -> None:
+    received = [each.datum for each in rig.cloud.received]
+    assert len({(each.type, each.timestamp_utc_ms) for each in received}) == len(received)
+    timestamps = sorted(each for each in rig.arrived() if each % 1000 == 0)
+    assert timestamps == list(range(timestamps[0], timestamps[-1] + 1, 1000))
+
+
+def assert_no_two_values(rig: Rig) -> None:
+    """Nothing was made twice; what was under way when the disk failed, or at a kill, may have been sent twice."""
+    received = [each.datum for each in rig.cloud.received]
+    assert len({(each.type, each.timestamp_utc_ms) for each in received}) == len(set(received))
+    assert len(received) - len(set(received)) <= 3 * 2
+
+
+def test_a_full_disk_stops_nothing_and_heals_by_itself(tmp_path: Path) -> None:
+    with small_disk(tmp_path) as disk, Rig(disk) as rig:
+        rig.configure()
+        rig.start()
+        rig.wait_for_intervals(1)
+        ballast = disk / "ballast"
+        fill(ballast)
+        rig.wait_for_intervals(3)
+        rig.cloud.misbehave(Reply(status=503), times=None)
+        threading.Event().wait(2.5)  # intervals that can be neither sent nor stored
+        ballast.unlink()
+        rig.wait_for_log("nothing that was kept in memory is lost", within_s=20)
+        rig.cloud.behave()
+        rig.wait_for_intervals(2)
+        assert rig.stop()[0] == 0
+        assert_none_missing_and_none_twice(rig)
+        with sqlite3.connect(disk / NAME) as connection:
+            assert connection.execute("SELECT count(*) FROM interval WHERE waiting != 0").fetchone() == (0,)
+            assert connection.execute("SELECT count(*) FROM interval").fetchone()[0] >= len(rig.arrived()) - 1
+        connection.close()
+        assert "ERROR" not in rig.log
+
+
+def test_a_disk_that_is_read_only_at_the_start_stops_nothing_and_heals_by_itself(tmp_path: Path) -> None:
+    with small_disk(tmp_path) as disk, Rig(disk) as rig:
+        rig.configure()
+        rig.start()
+        rig.wait_for_intervals(1)
+        rig.cloud.misbehave(Reply(status=503), times=None)
+        rig.wait_for_log("waiting")
+        kill(rig)
+        rig.cloud.behave()
+        assert done("mount", "-o", "remount,ro", disk)
+        rig.start()
+        rig.wait_for_intervals(3)
+        assert done("mount", "-o", "remount,rw", disk)
+        rig.wait_for_log("nothing that was kept in memory is lost", within_s=20)
+        rig.wait_for_intervals(2)
+        assert rig.stop()[0] == 0
+        assert_no_two_values(rig)
+        status = json.loads(run_daemon(disk, "--status", "--json").stdout)
+        assert status["ledger"]["closes"] is True
+        assert status["ledger"]["readings_waiting"] == 0  # the backlog of before, too
+
+
+def test_a_disk_that_becomes_read_only_stops_nothing_and_nothing_is_made_twice(tmp_path: Path) -> None:
+    """As an SD card does when it begins to fail: after the next boot, and its file system check, it can be written."""
+    image, disk = tmp_path / "image", tmp_path / "disk"
+    image.write_bytes(bytes(4_000_000))
+    disk.mkdir()
+    if not (done("mkfs.ext4", "-q", image) and done("mount", "-o", "loop,errors=remount-ro", image, disk)):
+        pytest.skip("needs root, a loop device and mkfs.ext4: not to be had here")
+    try:
+        (source,) = [line.split()[0] for line in Path("/proc/mounts").read_text().splitlines() if str(disk) in line]
+        trigger = Path("/sys/fs/ext4", Path(source).name, "trigger_fs_error")
+        if not trigger.exists():
+            pytest.skip("this kernel has no trigger_fs_error")
+        with Rig(tmp_path, volts=lambda at: 50 + at % 5) as rig:
+            shutil.move(rig.configure(), disk)
+            with (disk / "config.cfg").open("rb+") as file:
+                os.fsync(file.fileno())  # or the failing disk loses it
+            rig.folder = disk
             rig.start()
-            rig.wait_for_intervals(1)
-            ballast = disk / "ballast"
-            fill(ballast)
-            rig.wait_for_intervals(3)
-            rig.cloud.misbehave(Reply(status=503), times=None)
-            threading.Event().wait(2.5)  # intervals that can be neither sent nor stored
-            ballast.unlink()
-            rig.wait_for_log("nothing that was kept in memory is lost", within_s=20)
-            rig.cloud.behave()
+            rig.wait_for_intervals(2)
+            trigger.write_text("a test", encoding="ascii")
+            with pytest.raises(OSError, match="Read-only"):
+                (disk / "anything").touch()
+            rig.wait_for_intervals(4)
+            kill(rig)
+            assert done("umount", disk)
+            done("e2fsck", "-p", image)
+            assert done("mount", "-o", "loop", image, disk)
+            rig.start()
             rig.wait_for_intervals(2)
             assert rig.stop()[0] == 0
-            timestamps = sorted(each for each in rig.arrived() if each % 1000 == 0)
-            assert timestamps == list(range(timestamps[0], timestamps[-1] + 1, 1000))
-            with sqlite3.connect(disk / NAME) as connection:
-                assert connection.execute("SELECT count(*) FROM interval WHERE waiting != 0").fetchone() == (0,)
-                assert connection.execute("SELECT count(*) FROM interval").fetchone()[0] >= len(timestamps)
-            connection.close()
+            assert_no_two_values(rig)
+            status = json.loads(run_daemon(disk, "--status", "--json").stdout)
+            assert status["ledger"]["closes"] is True
     finally:
-        subprocess.run(["umount", "-l", str(disk)], check=True)
+        done("umount", "-l", disk)
+
+
+def done(*command: object) -> bool:
+    """Run a command of the system; return whether it is there and went well."""
+    name = str(command[0])
+    return shutil.which(name) is not None and not subprocess.run([*map(str, command)], capture_output=True).returncode
+
+
+def test_killed_while_the_disk_is_full_makes_nothing_twice(tmp_path: Path) -> None:
+    with small_disk(tmp_path) as disk, Rig(disk, volts=lambda at: 50 + at % 5) as rig:
+        rig.configure()
+        rig.start()
+        rig.wait_for_intervals(2)
+        ballast = disk / "ballast"
+        fill(ballast)
+        rig.wait_for_intervals(3)
+        kill(rig)
+        rig.start()  # on the full disk
+        rig.wait_for_intervals(2)
+        kill(rig)
+        ballast.unlink()
+        rig.start()
+        rig.wait_for_intervals(3)
+        assert rig.stop()[0] == 0
+        assert_no_two_values(rig)
+        status = json.loads(run_daemon(disk, "--status", "--json").stdout)
+        assert status["ledger"]["closes"] is True
+        assert status["ledger"]["readings_waiting"] == 0
 
 
 def test_a_damaged_database_is_moved_aside_and_the_daemon_runs_on(tmp_path: Path) -> None:
