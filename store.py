@@ -196,5 +196,5 @@ class Store:
 def _is_corrupt(exc: sqlite3.DatabaseError) -> bool:
     code = getattr(exc, "sqlite_errorcode", None)
     primary = code & 0xFF if isinstance(code, int) else None
-    missing_table = isinstance(exc, sqlite3.OperationalError) and "no such" in str(exc)
-    return primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or missing_table
+    missing = isinstance(exc, sqlite3.OperationalError) and str(exc).startswith(("no such table", "no such column"))
+    return primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or missing  # another program's database
