@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import sqlite3
+import struct
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -14,9 +16,12 @@ from pathlib import Path
 
 import pytest
 
+from clock import Clock
 from simulator.cloud_http import Reply, lose_reply
 from store import NAME
 from tests.rig import MAC, Rig, run_daemon, wait_for
+
+_EXT4_IOC_SHUTDOWN, _NOTHING_IS_WRITTEN = 0x8004587D, 2
 
 
 def kill(rig: Rig) -> None:
@@ -231,41 +236,89 @@ def test_a_disk_that_is_read_only_at_the_start_stops_nothing_and_heals_by_itself
         assert status["ledger"]["readings_waiting"] == 0  # the backlog of before, too
 
 
-def test_a_disk_that_becomes_read_only_stops_nothing_and_nothing_is_made_twice(tmp_path: Path) -> None:
-    """As an SD card does when it begins to fail: after the next boot, and its file system check, it can be written."""
-    image, disk = tmp_path / "image", tmp_path / "disk"
+@contextmanager
+def real_disk(folder: Path) -> Iterator[tuple[Path, Path]]:
+    """Mount an ext4 of 4 MB at ``folder``/disk; yield that and its image. Skip the test where that is not allowed."""
+    image, disk = folder / "image", folder / "disk"
     image.write_bytes(bytes(4_000_000))
     disk.mkdir()
     if not (done("mkfs.ext4", "-q", image) and done("mount", "-o", "loop,errors=remount-ro", image, disk)):
         pytest.skip("needs root, a loop device and mkfs.ext4: not to be had here")
     try:
+        yield disk, image
+    finally:
+        done("umount", "-l", disk)
+
+
+def move_in(rig: Rig, disk: Path, config: Path) -> None:
+    """Have the daemon's folder on this disk; the ports stay where they are."""
+    shutil.move(config, disk)
+    with (disk / "config.cfg").open("rb+") as file:
+        os.fsync(file.fileno())  # or the failing disk loses it
+    rig.folder = disk
+
+
+def after_the_next_boot(disk: Path, image: Path) -> None:
+    """Unmount, check and mount the disk."""
+    assert done("umount", disk)
+    done("e2fsck", "-p", image)
+    assert done("mount", "-o", "loop", image, disk)
+
+
+def test_a_disk_that_becomes_read_only_stops_nothing_and_nothing_is_made_twice(tmp_path: Path) -> None:
+    """As an SD card does when it begins to fail: after the next boot, and its file system check, it can be written."""
+    with real_disk(tmp_path) as (disk, image), Rig(tmp_path, volts=lambda at: 50 + at % 5) as rig:
         (source,) = [line.split()[0] for line in Path("/proc/mounts").read_text().splitlines() if str(disk) in line]
         trigger = Path("/sys/fs/ext4", Path(source).name, "trigger_fs_error")
         if not trigger.exists():
             pytest.skip("this kernel has no trigger_fs_error")
-        with Rig(tmp_path, volts=lambda at: 50 + at % 5) as rig:
-            shutil.move(rig.configure(), disk)
-            with (disk / "config.cfg").open("rb+") as file:
-                os.fsync(file.fileno())  # or the failing disk loses it
-            rig.folder = disk
-            rig.start()
-            rig.wait_for_intervals(2)
-            trigger.write_text("a test", encoding="ascii")
-            with pytest.raises(OSError, match="Read-only"):
-                (disk / "anything").touch()
-            rig.wait_for_intervals(4)
-            kill(rig)
-            assert done("umount", disk)
-            done("e2fsck", "-p", image)
-            assert done("mount", "-o", "loop", image, disk)
-            rig.start()
-            rig.wait_for_intervals(2)
-            assert rig.stop()[0] == 0
-            assert_no_two_values(rig)
-            status = json.loads(run_daemon(disk, "--status", "--json").stdout)
-            assert status["ledger"]["closes"] is True
-    finally:
-        done("umount", "-l", disk)
+        move_in(rig, disk, rig.configure())
+        rig.start()
+        rig.wait_for_intervals(2)
+        trigger.write_text("a test", encoding="ascii")
+        with pytest.raises(OSError, match="Read-only"):
+            (disk / "anything").touch()
+        rig.wait_for_intervals(4)
+        kill(rig)
+        after_the_next_boot(disk, image)
+        rig.start()
+        rig.wait_for_intervals(2)
+        assert rig.stop()[0] == 0
+        assert_no_two_values(rig)
+        status = json.loads(run_daemon(disk, "--status", "--json").stdout)
+        assert status["ledger"]["closes"] is True
+
+
+@pytest.mark.parametrize("sync_s", [1, 3])
+def test_a_power_cut_costs_at_most_the_sync_interval(tmp_path: Path, sync_s: int) -> None:
+    """The kernel forgets what it has not written, as in a power cut; the cloud is away, so only the disk has it."""
+    with real_disk(tmp_path) as (disk, image), Rig(tmp_path) as rig:
+        move_in(rig, disk, rig.configure({"STORE": {"store_sync_interval": sync_s}}))
+        rig.start()
+        rig.wait_for_intervals(1)
+        rig.cloud.stop()
+        rig.wait_for_log("18 waiting", within_s=20)
+        folder = os.open(disk, os.O_RDONLY)
+        try:
+            fcntl.ioctl(folder, _EXT4_IOC_SHUTDOWN, struct.pack("I", _NOTHING_IS_WRITTEN))
+        except OSError as exc:
+            pytest.skip(f"this kernel cannot cut an ext4 off: {exc}")
+        finally:
+            os.close(folder)
+        cut_utc_ms = Clock().utc_s() * 1000
+        kill(rig)
+        before = set(rig.arrived())
+        after_the_next_boot(disk, image)
+        rig.cloud.start()
+        rig.start()
+        rig.wait_for_intervals(3)
+        assert rig.stop()[0] == 0
+        safe = [each for each in sorted(rig.arrived()) if max(before) < each < cut_utc_ms]
+        last_safe_utc_ms = cut_utc_ms - (sync_s + 1) * 1000  # the sync interval, and the interval under way
+        expected = list(range(max(before) + 1000, int(last_safe_utc_ms), 1000))
+        assert len(expected) >= 6 - sync_s - 2
+        assert set(expected) <= set(safe)
+        assert_no_two_values(rig)
 
 
 def done(*command: object) -> bool:
