@@ -6,9 +6,15 @@ in the same transaction as what they count.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+from clock import Clock
+from state_log import StateLog
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,3 +88,25 @@ class Ledger:
         if not 0 <= tally.held <= tally.waiting:
             faults.append(f"{tally.held} of {tally.waiting} waiting readings are held back")
         return faults
+
+
+class Audit:
+    """Checks the ledger and logs an ERROR when it does not close, once for each way in which it does not."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._state = StateLog(logger, "ledger", clock)
+
+    def check(self, ledger: Ledger, rows_waiting: int | None) -> None:
+        """Check the sums, and that as many readings wait as the database has, where that is known."""
+        faults = ledger.faults()
+        if rows_waiting not in (None, ledger.waiting):
+            faults.append(f"{ledger.waiting} readings wait, but the database has {rows_waiting}")
+        if faults:
+            self._state.failed(
+                "; ".join(faults),
+                f"the sums do not close: {'; '.join(faults)}. This is an error of the program: please report it, with "
+                "this log. The numbers that are sent are not touched by it",
+                level=logging.ERROR,
+            )
+        else:
+            self._state.well("the sums close again")

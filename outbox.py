@@ -15,7 +15,6 @@ It does not help against a disk that neither works nor fails: whoever calls wait
 from __future__ import annotations
 
 import json
-import logging
 import math
 import random
 import sqlite3
@@ -25,16 +24,13 @@ from dataclasses import dataclass, replace
 
 import tables
 from clock import Clock
-from ledger import Ledger, Tally
+from ledger import Audit, Ledger, Tally
 from measurements import Datum, Device, Interval, IntervalSummary, PowerSample
 from room import Room
-from state_log import StateLog
 from store import Store, StoreCorrupt, StoreError, StoreTooNew
 from tables import Held, LeftOpen, Lent, Record
 from timestamps import Timestamps
 from write_behind import WriteBehind
-
-logger = logging.getLogger(__name__)
 
 _UNSTORED_LIMIT = 10_000  # intervals kept in memory while the database cannot be used
 _UNJOURNALED_LIMIT = 100_000  # samples of the open interval, likewise
@@ -62,9 +58,9 @@ class Outbox:
         self._device = device
         self._boot_id = boot_id
         self._clock = clock
-        self._sums = StateLog(logger, "ledger", clock)
         self._changed = threading.Condition()
         self._ledger = Ledger()
+        self._audit = Audit(clock)
         self._disk = WriteBehind(store, boot_id, clock, limits.sync_interval_s, self._begin_anew)
         self._pending = self._disk.pending
         self._timestamps = Timestamps(self._disk, boot_id)
@@ -352,7 +348,7 @@ class Outbox:
         if not self._disk.usable:
             self._disk.write()
         if self._disk.usable:
-            return self._disk.read(lambda cursor: _stored(cursor, count, avoid, newest=newest)) or []
+            return self._disk.read(lambda cursor: tables.sendable(cursor, count, avoid, newest=newest)) or []
         lent: list[Lent] = []
         records = [each for each in self._pending.records.values() if each.number not in self._disk.tied]
         for record in reversed(records) if newest else records:
@@ -399,31 +395,5 @@ class Outbox:
         self._first_number = min(self._pending.records, default=self._next_number)
 
     def _check_sums(self, *, rows_too: bool) -> None:
-        """Log an error if the ledger does not close, or, on request, if the database has not what it says."""
-        faults = self._ledger.faults()
-        if rows_too and self._disk.usable:
-            rows = self._disk.read(tables.count_waiting)
-            if rows is not None and rows != self._ledger.waiting:
-                faults.append(f"{self._ledger.waiting} readings wait, but the database has {rows}")
-        if faults:
-            self._sums.failed(
-                "; ".join(faults),
-                f"the sums do not close: {'; '.join(faults)}. This is an error of the program: please report it, with "
-                "this log. The numbers that are sent are not touched by it",
-                level=logging.ERROR,
-            )
-        else:
-            self._sums.well("the sums close again")
-
-
-def _stored(cursor: sqlite3.Cursor, count: int, avoid: Collection[int], *, newest: bool) -> list[Lent]:
-    """Return readings that wait in the database: those of the device that has the newest, or the oldest, of them."""
-    starts = [
-        (start, device)
-        for device, mac in tables.devices(cursor)
-        if mac not in avoid and (start := tables.first_waiting(cursor, device, newest=newest)) is not None
-    ]
-    if not starts:
-        return []
-    start, device = max(starts) if newest else min(starts)
-    return tables.waiting_readings(cursor, device, start, count)
+        rows = self._disk.read(tables.count_waiting) if rows_too and self._disk.usable else None
+        self._audit.check(self._ledger, rows)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from measurements import Datum, Device, Interval, IntervalSummary, PowerSample, Statistic
@@ -143,13 +143,24 @@ def insert_interval(cursor: sqlite3.Cursor, record: Record) -> None:
     )
 
 
-def devices(cursor: sqlite3.Cursor) -> list[tuple[int, int]]:
-    """Return number and MAC of every device that readings were ever made for."""
-    return cursor.execute("SELECT id, mac FROM device").fetchall()
+def sendable(cursor: sqlite3.Cursor, count: int, avoid: Collection[int], *, newest: bool) -> list[Lent]:
+    """Return the readings to send of the device that has the oldest of them, oldest first, of ``count`` intervals.
+
+    With ``newest``, those of the newest interval, with a ``count`` of 1. ``avoid``: the MACs of devices to leave out.
+    """
+    devices = cursor.execute("SELECT id, mac FROM device").fetchall()
+    starts = [
+        (start, device)
+        for device, mac in devices
+        if mac not in avoid and (start := _first_sendable(cursor, device, newest=newest)) is not None
+    ]
+    if not starts:
+        return []
+    start, device = max(starts) if newest else min(starts)
+    return _sendable_from(cursor, device, start, count)
 
 
-def first_waiting(cursor: sqlite3.Cursor, device: int, *, newest: bool = False) -> int | None:
-    """Return the number of the oldest, or newest, interval of a device that has readings to send."""
+def _first_sendable(cursor: sqlite3.Cursor, device: int, *, newest: bool) -> int | None:
     row = cursor.execute(
         f"SELECT id FROM interval INDEXED BY interval_waiting WHERE waiting != 0 AND device = ? "
         f"AND end_utc_ms IS NOT NULL ORDER BY id {'DESC' if newest else 'ASC'} LIMIT 1",
@@ -158,8 +169,7 @@ def first_waiting(cursor: sqlite3.Cursor, device: int, *, newest: bool = False) 
     return None if row is None else int(row[0])
 
 
-def waiting_readings(cursor: sqlite3.Cursor, device: int, start: int, limit: int) -> list[Lent]:
-    """Return the readings that wait of ``limit`` intervals of a device, from number ``start`` on, oldest first."""
+def _sendable_from(cursor: sqlite3.Cursor, device: int, start: int, limit: int) -> list[Lent]:
     rows = cursor.execute(
         "SELECT interval.id, waiting, end_utc_ms, mac, "
         "voltage, voltage_type, current, current_type, power, power_type "
