@@ -180,7 +180,8 @@ def test_settings_read_back() -> None:
 def test_what_the_display_shows(text: str, value: float, step: float) -> None:
     shown = commands.parse_shown(text)
     assert shown is not None
-    assert (shown.value, shown.step) == (pytest.approx(value), pytest.approx(step))
+    assert shown.value == pytest.approx(value)
+    assert shown.step == pytest.approx(step)
 
 
 @pytest.mark.parametrize("text", ["overload", "269.22", "1,5VDC", "5KΩ", "open", "", "12VDC", "1.2.3VDC"])
