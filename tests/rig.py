@@ -26,7 +26,7 @@ SHUNT_OHM = 0.0006667
 VOLTAGE_SERIAL, CURRENT_SERIAL = "22511040", "22511041"
 TYPES = {532: "V", 531: "A", 533: "kW"}
 
-_AGAIN_WITHIN_S = 0.04  # after the last answer, which takes 3 ms, rarely up to 20 ms
+_AGAIN_WITHIN_S = 0.04  # of the first query of a sample; the next sample is due after 50 ms at the earliest
 
 Sections = Mapping[str, Mapping[str, object]]
 
@@ -51,7 +51,7 @@ def samples_of(meter: VirtualMeter, *, checked: bool) -> dict[float, float]:
     run: list[float] = []
     for command in meter.received:
         if command.text == "MEAS1?" and command.mono_s in served:
-            run = [*run, command.mono_s] if run and command.mono_s - run[-1] < _AGAIN_WITHIN_S else [command.mono_s]
+            run = [*run, command.mono_s] if run and command.mono_s - run[0] < _AGAIN_WITHIN_S else [command.mono_s]
         if run and command.text == ("FUNC1?" if checked else "MEAS1?"):
             samples[run[0]] = sorted(served[mono_s] for mono_s in run)[len(run) // 2]
         if command.text != "MEAS1?":
