@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -51,7 +51,8 @@ class AretasReporter(Worker):
     """Closes each interval at its end and hands its readings to the outbox and to ``publish``.
 
     ``publish`` must not block; it is called with the readings of each interval (the Redis cache, if enabled).
-    ``state`` tells what else ``--status`` shall show: name -> JSON value.
+    ``state`` tells what else ``--status`` shall show: name -> JSON value. ``verify`` tells of meters why their settings
+    are not what they were set to, ``None`` if they are, before anything is set up; it may block for 5 s.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class AretasReporter(Worker):
         clock: Clock,
         publish: Callable[[Sequence[Datum]], None] | None = None,
         state: Callable[[], Mapping[str, object]] = dict,
+        verify: Callable[[Collection[str]], Mapping[str, str | None]] = lambda _meters: {},
     ) -> None:
         super().__init__("reporter", clock)
         self._interval_ms = report_interval_ms
@@ -71,6 +73,7 @@ class AretasReporter(Worker):
         self._time_keeper = time_keeper
         self._publish = publish
         self._state = state
+        self._verify = verify
         self._interval: Interval | None = None
 
     def open_first_interval(self) -> None:
@@ -78,10 +81,13 @@ class AretasReporter(Worker):
 
         Call it before sampling starts. Raises ``StoreTooNew``.
         """
-        left = self._outbox.recover()
+        recovered = self._outbox.recover()
+        left = _settled(recovered, self._verify)
         self._time_keeper.heed_stored(self._outbox.newest_utc_ms)
         now_mono_s, verdict = self.clock.mono_s(), self._time_keeper.verdict()
         fresh = self._interval_from(now_mono_s, verdict.offset_s, previous_end_utc_ms=0)
+        if left is not None and left is not recovered and left.boot_id == self.clock.boot_id():
+            self._outbox.journal(left.samples)  # as they are now: the next check finds meters that were set up anew
         if left is None:
             self._begin(fresh, verdict)
         elif left.boot_id != self.clock.boot_id():
@@ -105,7 +111,7 @@ class AretasReporter(Worker):
 
     def _recover_late(self, interval: Interval, verdict: Verdict) -> None:
         """Take over what an earlier run left, where the database could not be used at the start."""
-        left = self._outbox.recover()
+        left = _settled(self._outbox.recover(), lambda _meters: {})  # the meters have been set up anew
         if not self._outbox.is_recovered:
             return
         self._time_keeper.heed_stored(self._outbox.newest_utc_ms)
@@ -433,6 +439,20 @@ class _Outage:
                 duration_text(now_mono_s - self._ended_mono_s),
             )
             self._since_mono_s = None
+
+
+def _settled(left: LeftOpen | None, verify: Callable[[Collection[str]], Mapping[str, str | None]]) -> LeftOpen | None:
+    """Return what was left open without the values of meters that are not found as they were set."""
+    meters = {meter for each in left.samples for meter in each.unverified} if left is not None else set()
+    if left is None or not meters:
+        return left
+    verdicts = verify(meters)
+    samples = []
+    for sample in left.samples:
+        for meter in sample.unverified:
+            sample = sample.settled(meter, verdicts.get(meter, "unverified"))
+        samples.append(sample)
+    return replace(left, samples=samples)
 
 
 def summary_text(summary: IntervalSummary) -> str:

@@ -60,6 +60,7 @@ MIGRATIONS = (
     DROP INDEX interval_waiting;
     CREATE INDEX interval_waiting ON interval (device, id, waiting) WHERE waiting != 0;
     """,
+    "ALTER TABLE sample ADD COLUMN unverified TEXT",
 )
 
 

@@ -9,7 +9,6 @@ through the pty and the waking of that thread, so every figure of time is an upp
 from __future__ import annotations
 
 import importlib
-import itertools
 import math
 import os
 import shutil
@@ -35,6 +34,7 @@ from simulator.cloud import VirtualCloud
 from simulator.cloud_http import Exchange
 from simulator.meter import VirtualMeter
 from simulator.ports import PtyPort
+from tests.rig import samples_of
 
 PROJECT = Path(__file__).resolve().parent.parent
 MAC = 123456789
@@ -73,7 +73,7 @@ _NEW_CERTIFICATE = (
     "-addext subjectAltName=IP:127.0.0.1"
 )
 _TLS_IDLE_S = 5.0
-_MEASURE, _FIRST_CHECK = "MEAS1?", "FUNC1?"
+_CHECKED_FROM_S = 0.5
 _ENDS_WITHIN_S = 20.0
 _POLL_S = 0.05
 
@@ -98,9 +98,10 @@ class ObservedMeter(VirtualMeter):
             self.sent_mono_s.append(self.clock.mono_s())
         return data
 
-    def queries_mono_s(self, since_mono_s: float) -> list[float]:
-        """Return when each reading was asked for, in order: seconds, monotonic clock."""
-        return [served.mono_s for served in self.served if served.mono_s > since_mono_s]
+    def queries_mono_s(self, since_mono_s: float, interval_s: float) -> list[float]:
+        """Return when each sample was asked for first, in order: seconds, monotonic clock."""
+        samples = samples_of(self, checked=interval_s >= _CHECKED_FROM_S)
+        return sorted(mono_s for mono_s in samples if mono_s > since_mono_s)
 
     def samples(self) -> dict[float, float]:
         """Return the readings that were asked for as samples: when -> value, in volts.
@@ -108,13 +109,7 @@ class ObservedMeter(VirtualMeter):
         The daemon asks for readings while it waits for the meter to settle, too. A sample's query is followed by the
         check of the settings; this holds at sample intervals of 500 ms and above.
         """
-        commands = self.received
-        asked_mono_s = {
-            command.mono_s
-            for command, following in itertools.pairwise(commands)
-            if command.text == _MEASURE and following.text == _FIRST_CHECK
-        }
-        return {served.mono_s: served.value for served in self.served if served.mono_s in asked_mono_s}
+        return samples_of(self, checked=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
