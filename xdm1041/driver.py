@@ -19,6 +19,8 @@ import logging
 import threading
 from collections.abc import Callable
 
+import serial
+
 from clock import Clock
 
 from . import commands
@@ -52,6 +54,7 @@ class XDM1041:
     ``mode``: what to measure. ``rng``: the number of the manual range, from 1; for DC volts 1 = 50 mV, 2 = 500 mV,
     3 = 5 V, 4 = 50 V, 5 = 500 V, 6 = 1000 V. ``serial_device``: a path, ``COM3`` or a pyserial URL.
     ``rate``: how often it converts. ``serial_number``: refuse any other meter; ``None`` takes what is there.
+    ``open_port``: opens the port in place of pyserial's function, for the wire log.
     Raises ``ValueError`` for a range that the mode does not have.
     """
 
@@ -64,6 +67,7 @@ class XDM1041:
         rate: XDM1041Rate = XDM1041Rate.SLOW,
         serial_number: str | None = None,
         clock: Clock | None = None,
+        open_port: Callable[..., serial.Serial] = serial.serial_for_url,
     ) -> None:
         self.mode = mode
         self.range = commands.range_of(mode, rng)
@@ -71,7 +75,7 @@ class XDM1041:
         self.serial_number = serial_number
         self.identity: Identity | None = None
         self._clock = clock or Clock()
-        self._transport = Transport(serial_device, self._clock)
+        self._transport = Transport(serial_device, self._clock, open_port)
         self._interrupted = threading.Event()
         self._set_up = False
         self._settled = False

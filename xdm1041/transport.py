@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import serial
@@ -37,11 +37,17 @@ _DRAIN_LIMIT_S = 2.0
 
 
 class Transport:
-    """The serial port of one meter. ``port`` is a path, ``COM3`` or any pyserial URL. Opens nothing by itself."""
+    """The serial port of one meter. ``port`` is a path, ``COM3`` or any pyserial URL. Opens nothing by itself.
 
-    def __init__(self, port: str, clock: Clock) -> None:
+    ``open_port`` is pyserial's unless a wire log listens in (``wire_log.WireTap.open``).
+    """
+
+    def __init__(
+        self, port: str, clock: Clock, open_port: Callable[..., serial.Serial] = serial.serial_for_url
+    ) -> None:
         self.port = port
         self._clock = clock
+        self._open_port = open_port
         self._serial: serial.Serial | None = None
         self._received = bytearray()
 
@@ -58,7 +64,7 @@ class Transport:
         if self._serial is not None:
             return
         try:
-            self._serial = serial.serial_for_url(
+            self._serial = self._open_port(
                 self.port,
                 baudrate=_BAUD,
                 bytesize=serial.EIGHTBITS,
