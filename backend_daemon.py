@@ -43,6 +43,7 @@ except ModuleNotFoundError as exc:
 
 if TYPE_CHECKING:
     from redis_cache import RedisCache
+    from wire_recorder import WireRecorder
 
 VERSION = "1.0.0"
 
@@ -69,6 +70,7 @@ class Daemon:
         redis_cache: RedisCache | None,
         outbox: Outbox,
         clock: Clock,
+        wire_recorder: WireRecorder | None = None,
     ) -> None:
         self.sampler = sampler
         self.recorder = recorder
@@ -76,6 +78,7 @@ class Daemon:
         self.reporter = reporter
         self.uploader = uploader
         self.redis_cache = redis_cache
+        self.wire_recorder = wire_recorder
         self.crashed = False
         self._clock = clock
         self._ending = False
@@ -83,8 +86,7 @@ class Daemon:
     def start(self) -> None:
         """Start every worker, delivery first. Returns at once; meters, cloud and Redis may all be absent."""
         self.reporter.open_first_interval()
-        deliverers: list[Worker] = [self.uploader] if self.redis_cache is None else [self.uploader, self.redis_cache]
-        for worker in (*deliverers, self.reporter, self.recorder, self.sampler):
+        for worker in (*self._deliverers(), *self._recorders(), self.reporter, self.sampler):
             worker.start(self._on_crash)
 
     def obey_signals(self) -> None:
@@ -120,10 +122,8 @@ class Daemon:
     def stop(self) -> None:
         """Stop in order: sampling, the open interval, the last send. Blocks 4 s at most."""
         self._stop([self.sampler], _SAMPLER_STOPS_WITHIN_S)
-        self._stop([self.recorder, self.reporter], _REPORTER_STOPS_WITHIN_S)
-        self._stop(
-            [self.uploader] if self.redis_cache is None else [self.uploader, self.redis_cache], _LAST_SEND_WITHIN_S
-        )
+        self._stop([*self._recorders(), self.reporter], _REPORTER_STOPS_WITHIN_S)
+        self._stop(self._deliverers(), _LAST_SEND_WITHIN_S)
 
         waiting = self.outbox.tally().waiting
         if waiting:
@@ -132,6 +132,12 @@ class Daemon:
         signal.set_wakeup_fd(-1)
         self._alarm.close()
         self._bell.close()
+
+    def _deliverers(self) -> list[Worker]:
+        return [self.uploader] if self.redis_cache is None else [self.uploader, self.redis_cache]
+
+    def _recorders(self) -> list[Worker]:
+        return [self.recorder] if self.wire_recorder is None else [self.recorder, self.wire_recorder]
 
     def _stop(self, workers: Sequence[Worker], within_s: float) -> None:
         deadline_mono_s = self._clock.mono_s() + within_s
@@ -188,7 +194,14 @@ def build(settings: Settings, clock: Clock, on_secret: Callable[[str], None]) ->
         on_secret=on_secret,
         on_answer=time_keeper.heed_answer,
     )
-    sampler = SerialPortReadWriter(settings, buffer, clock, recorder.record)
+    wire_recorder, open_port = None, None
+    if settings.serial.wire_log is not None:
+        from wire_recorder import WireRecorder
+        from xdm1041.wire_log import WireTap
+
+        wire_recorder = WireRecorder(settings.serial.wire_log, clock)
+        open_port = WireTap(wire_recorder.record, clock).open
+    sampler = SerialPortReadWriter(settings, buffer, clock, recorder.record, open_port)
     publish = redis_cache.publish if redis_cache else None
     return Daemon(
         sampler=sampler,
@@ -200,6 +213,7 @@ def build(settings: Settings, clock: Clock, on_secret: Callable[[str], None]) ->
         redis_cache=redis_cache,
         outbox=outbox,
         clock=clock,
+        wire_recorder=wire_recorder,
     )
 
 

@@ -18,8 +18,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 
+import serial
+
 from averaging_buffer import GRACE_S, AveragingBuffer
 from clock import Clock
+from config_values import NO_OFFSET
 from measurements import PowerSample
 from meter_reader import MeterReader, Reading
 from settings import CurrentSource, Rate, Settings
@@ -50,7 +53,10 @@ class _Slot:
 
 
 class SerialPortReadWriter(Worker):
-    """The sampler thread and the meters it reads. ``record`` is told each sample and must not block."""
+    """The sampler thread and the meters it reads. ``record`` is told each sample and must not block.
+
+    ``open_port`` opens the meters' ports in place of pyserial's function, for the wire log.
+    """
 
     def __init__(
         self,
@@ -58,6 +64,7 @@ class SerialPortReadWriter(Worker):
         buffer: AveragingBuffer,
         clock: Clock,
         record: Callable[[PowerSample], None] = lambda sample: None,
+        open_port: Callable[..., serial.Serial] | None = None,
     ) -> None:
         super().__init__("sampler", clock)
         self.readers: dict[str, MeterReader] = {}
@@ -74,6 +81,9 @@ class SerialPortReadWriter(Worker):
         self._slots: dict[float, _Slot] = {}
         self._shunt_resistance_ohm: float | None = None
         self._polarity = 1.0
+        self._zero = NO_OFFSET
+        self._deadband_a = 0.0
+        self._warned_of: str | None = None
 
         # Customizing: which meters there are, and what each of them measures on which range.
         # XDM1041(mode, number of the manual range, port); the numbers of the ranges stand in the README.
@@ -87,6 +97,7 @@ class SerialPortReadWriter(Worker):
                     rate=_RATES[voltage.rate],
                     serial_number=voltage.serial_number,
                     clock=clock,
+                    open_port=open_port,
                 ),
             )
         if (current := settings.current_meter) is not None:
@@ -100,10 +111,13 @@ class SerialPortReadWriter(Worker):
                     rate=_RATES[current.rate],
                     serial_number=current.serial_number,
                     clock=clock,
+                    open_port=open_port,
                 ),
             )
             self._shunt_resistance_ohm = None if direct else current.shunt_resistance_ohm
             self._polarity = -1.0 if current.reverse_polarity else 1.0
+            self._zero = current.zero_offset
+            self._deadband_a = current.deadband_a
 
     def do_fetch_params(
         self, start_mono_s: float, voltage_reading: float | None, current_reading: float | None, together: bool
@@ -112,13 +126,18 @@ class SerialPortReadWriter(Worker):
 
         ``voltage_reading`` in V; ``current_reading`` in V across the shunt, or in A if the meter measures the current
         itself; each ``None`` if there is none. ``together`` is false if they were not taken at the same moment.
+        The zero offset is subtracted at the shunt, a current within the deadband is none, and the power is of that.
         Customizing: this is where volts become amperes and kilowatts.
         """
         voltage_v = voltage_reading
         current_a = None
         if current_reading is not None:
             shunt_ohm = self._shunt_resistance_ohm
-            current_a = self._polarity * (current_reading if shunt_ohm is None else current_reading / shunt_ohm)
+            if shunt_ohm is not None:
+                current_reading = (current_reading - self._zero.offset_uv / 1e6) / shunt_ohm
+            current_a = self._polarity * current_reading
+            if abs(current_a) < self._deadband_a:
+                current_a = 0.0
         power_kw = None
         if voltage_v is not None and current_a is not None and together:
             power_kw = voltage_v * current_a / 1000
@@ -170,8 +189,24 @@ class SerialPortReadWriter(Worker):
 
     def _add_meter(self, name: str, meter: XDM1041) -> None:
         self.readers[name] = MeterReader(
-            name, meter, self.clock, verify_each=self._verify_each, deliver=self._inbox.put, on_ready=self.wake
+            name, meter, self.clock, verify_each=self._verify_each, deliver=self._inbox.put, on_ready=self._on_ready
         )
+
+    def _on_ready(self) -> None:
+        """Let sampling begin; warn once of a zero offset that is another meter's. Called from the meters' threads."""
+        self.wake()
+        measured_with = self._zero.serial_number
+        reader = self.readers.get(_CURRENT)
+        serial_number = reader.state()["serial_number"] if reader and measured_with else None
+        if serial_number not in (None, measured_with, self._warned_of):
+            self._warned_of = str(serial_number)
+            logger.warning(
+                "current meter: xdm_current_zero_offset was measured with meter %s, but this is meter %s: it is "
+                "subtracted all the same, but the current may be wrong by a few hundredths of an ampere or more. "
+                "Measure it anew with --zero --write",
+                measured_with,
+                serial_number,
+            )
 
     def _begin_if_ready(self, now_mono_s: float) -> None:
         """Fix the due times once: when all meters are ready, or 4 s after the start at the latest."""

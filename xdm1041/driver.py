@@ -67,7 +67,7 @@ class XDM1041:
         rate: XDM1041Rate = XDM1041Rate.SLOW,
         serial_number: str | None = None,
         clock: Clock | None = None,
-        open_port: Callable[..., serial.Serial] = serial.serial_for_url,
+        open_port: Callable[..., serial.Serial] | None = None,
     ) -> None:
         self.mode = mode
         self.range = commands.range_of(mode, rng)

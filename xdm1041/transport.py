@@ -42,12 +42,10 @@ class Transport:
     ``open_port`` is pyserial's unless a wire log listens in (``wire_log.WireTap.open``).
     """
 
-    def __init__(
-        self, port: str, clock: Clock, open_port: Callable[..., serial.Serial] = serial.serial_for_url
-    ) -> None:
+    def __init__(self, port: str, clock: Clock, open_port: Callable[..., serial.Serial] | None = None) -> None:
         self.port = port
         self._clock = clock
-        self._open_port = open_port
+        self._open_port = open_port or serial.serial_for_url
         self._serial: serial.Serial | None = None
         self._received = bytearray()
 
