@@ -1,16 +1,17 @@
 """A wire log played back: each port of the log becomes a port again, whose meter answers as the recorded one did.
 
-A question is answered with the bytes, and after the delay, of the recording. The questions are expected in the recorded
-order. When another one comes, the next one like it, up to ``_AHEAD`` further on, is taken, and what lies between is left
-out; if there is none so near, it is answered as that question was answered last, and the place in the recording is
-kept; a question that is nowhere in the recording gets no answer, as with a real meter. Where the port failed it
-vanishes, after the same time; it comes back after the time it was away. At the end of the recording the meter is silent.
+A question is answered with the bytes, and after the delay, of the recording. The questions are expected in the
+recorded order. When another one comes, the next one like it, up to ``_AHEAD`` further on, is taken, and what lies
+between is left out; if there is none so near, it is answered as that question was answered last, and the place in the
+recording is kept; a question that is nowhere in the recording gets no answer, as with a real meter. Where the port
+failed or could not be opened it vanishes, and comes back after the time it was away. At the end of the recording the
+meter is silent.
 
-What a recording does not tell, and what is done about it: bytes that came while nobody was waiting, and a port that
-vanished then, are known only from when that was noticed; they come half-way between the event before and that. Bytes
-from before the first question are left out, the daemon throws them away. Guarantees: the same recording and the same
-questions at the same times give the same bytes. Each port has two threads: its pump (``ports.py``) and one that plugs
-it in and out.
+What a recording does not tell: when bytes came that nobody was waiting for, or a port vanished that nobody was using.
+That is known only from when it was noticed; played back it happens half-way between the event before and that.
+
+Guarantees: the same recording and the same questions at the same times give the same bytes. Each port has two threads:
+its pump (``ports.py``) and one that plugs it in and out.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from xdm1041.wire_log import NotAWireLog, WireEvent
 
 from .firmware_loop import LineReceiver
 from .meter import VirtualMeter
-from .ports import Port
+from .ports import Port, PtyPort, TcpPort
 
 _AHEAD = 25  # questions; a sample of the daemon has five, settling up to thirty
 _ENDS_WITHIN_S = 60.0
@@ -238,15 +239,19 @@ class ReplayedMeter:
 
 
 class ReplayedPort:
-    """One recorded port, plugged in and out as it was. A context manager; ``address`` is known inside it."""
+    """One recorded port, plugged in and out as it was. A context manager; ``address`` is known inside it.
 
-    def __init__(self, recording: PortRecording, make: Callable[[VirtualMeter], Port], clock: Clock) -> None:
+    ``link`` is the name of a pty, which keeps it when it comes back; ``None`` makes a TCP port.
+    """
+
+    def __init__(self, recording: PortRecording, link: Path | None, clock: Clock) -> None:
         self.recording = recording
         self.meter = ReplayedMeter(recording.sessions, clock)
         self.ended = threading.Event()
         """Set when all of the recording has been played."""
-        # A port uses nothing of its meter but what a ReplayedMeter has: clock, on_output, feed() and the two of take_due.
-        self._port = make(cast(VirtualMeter, self.meter))
+        # A ReplayedMeter has all that a port uses of its meter: a clock, on_output, feed(), and two for what is due.
+        far_end = cast(VirtualMeter, self.meter)
+        self._port: Port = TcpPort(far_end) if link is None else PtyPort(far_end, link=link)
         self._clock = clock
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._play, name=f"replay of {recording.port}", daemon=True)
