@@ -219,9 +219,9 @@ class ReplayedMeter:
                 self._answer_with(exchanges[number].answers)
                 self._note_end()
                 return
-        self.strange += 1
         if self.played.is_set() and self._session.vanishes_after_s is None:
             return  # the recording is over
+        self.strange += 1
         place = self._begun + self._next
         known = [*reversed(self._everything[:place]), *self._everything[place:]]
         answers = next((exchange.answers for exchange in known if exchange.text == text), [])
