@@ -26,6 +26,7 @@ try:
     from averaging_buffer import AveragingBuffer
     from clock import Clock
     from config_file import ConfigurationError
+    from exit_codes import EXIT_CHECK_FAILED, EXIT_CLEAN, EXIT_CONFIGURATION, EXIT_INTERNAL
     from instance import HeldByAnother, InstanceLock
     from log_setup import set_up_logging
     from measurements import Device
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 
 VERSION = "1.0.0"
 
-EXIT_CLEAN, EXIT_CHECK_FAILED, EXIT_USAGE, EXIT_INTERNAL, EXIT_CONFIGURATION = 0, 1, 2, 70, 78
+_TOOLS = ("check_config", "status", "find_meters", "check")  # arguments that do something else than to run the daemon
 
 logger = logging.getLogger("backend_daemon")
 
@@ -268,7 +269,20 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--status", action="store_true", help="show how the daemon of this folder is doing; it need not run"
     )
-    parser.add_argument("--json", action="store_true", help="with --status: as JSON, for programs")
+    parser.add_argument(
+        "--find-meters",
+        action="store_true",
+        help="show the serial ports, the meters on them and the lines for config.cfg",
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="check everything: configuration, meters, clock, disk, cloud, Redis"
+    )
+    parser.add_argument(
+        "--send-test", action="store_true", help="with --check: send what was measured to the cloud, too"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="with --status, --find-meters, --check: as JSON, for programs"
+    )
     parser.add_argument(
         "--demo", action="store_true", help="run with simulated meters, battery and cloud; needs nothing"
     )
@@ -286,19 +300,31 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.seconds is not None and not options.demo:
         parser.error("--seconds goes with --demo")
-    if options.json and not options.status:
-        parser.error("--json goes with --status")
-    if options.demo and (options.config or options.check_config or options.status):
-        parser.error("--demo makes its own configuration: leave out --config, --check-config and --status")
+    tools = [name for name in _TOOLS if getattr(options, name)]
+    if len(tools) > 1:
+        parser.error(f"one at a time: {_spelled(tools)}")
+    if options.json and not {*tools} & {"status", "find_meters", "check"}:
+        parser.error("--json goes with --status, --find-meters or --check")
+    if options.send_test and not options.check:
+        parser.error("--send-test goes with --check")
+    if options.demo and (options.config or tools):
+        parser.error(f"--demo makes its own configuration: leave out --config and {_spelled(_TOOLS)}")
     return options
+
+
+def _spelled(names: Sequence[str]) -> str:
+    return ", ".join(f"--{name.replace('_', '-')}" for name in names)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line asks for. Return the exit code."""
     options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
     level = logging.getLevelName(options.log_level)
-    if options.status:
-        return show_status((options.config or Path("config.cfg")).parent / DATABASE_NAME, options.json)
+    config = options.config or Path("config.cfg")
+    if options.status or options.find_meters or options.check:
+        import tools  # here, because the daemon does without it
+
+        return tools.run(options, config)
     with ExitStack() as stack:
         if options.demo:
             from simulator.demo import Demo, DemoError
@@ -308,8 +334,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             except DemoError as exc:
                 return refuse_to_start(f"the demo does not start: {exc}", EXIT_CHECK_FAILED)
             print(f"Demo: simulated meters, battery and cloud. Log and data are in {config.parent}", flush=True)
-        else:
-            config = options.config or Path("config.cfg")
         try:
             settings = load_settings(config)
         except ConfigurationError as exc:
@@ -321,21 +345,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return EXIT_CLEAN
         console = sys.stdout if options.demo else sys.stderr if sys.stderr.isatty() else None
         return run(settings, level=level, console=console, seconds=options.seconds)
-
-
-def show_status(database: Path, in_json: bool) -> int:
-    """Print how the daemon is doing, from its database. Return the exit code. Blocks 2 s at most."""
-    from status import StatusError, as_json, read_status
-    from status_text import as_text
-
-    try:
-        status = read_status(database, Clock().utc_s())
-    except StatusError as exc:
-        print(exc, file=sys.stderr)
-        return EXIT_CHECK_FAILED
-    text = as_json(status) if in_json else as_text(status)
-    print(text.encode(sys.stdout.encoding or "ascii", "backslashreplace").decode(sys.stdout.encoding or "ascii"))
-    return EXIT_CLEAN
 
 
 def refuse_to_start(reason: str, code: int) -> int:
