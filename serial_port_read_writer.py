@@ -18,8 +18,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 
-import serial
-
 from averaging_buffer import GRACE_S, AveragingBuffer
 from clock import Clock
 from config_values import NO_OFFSET
@@ -28,7 +26,7 @@ from meter_reader import MeterReader, Reading
 from settings import CurrentSource, Rate, Settings
 from state_log import StateLog
 from worker import Worker
-from xdm1041 import XDM1041, XDM1041Mode, XDM1041Rate
+from xdm1041 import XDM1041, OpenPort, XDM1041Mode, XDM1041Rate
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +62,7 @@ class SerialPortReadWriter(Worker):
         buffer: AveragingBuffer,
         clock: Clock,
         record: Callable[[PowerSample], None] = lambda sample: None,
-        open_port: Callable[..., serial.Serial] | None = None,
+        open_port: OpenPort | None = None,
     ) -> None:
         super().__init__("sampler", clock)
         self.readers: dict[str, MeterReader] = {}

@@ -20,7 +20,7 @@ from clock import Clock
 
 from .commands import IDENTIFY, Identity, parse_identity, reply_text
 from .errors import BrokenExchange, PortUnavailable
-from .transport import Transport
+from .transport import OpenPort, Transport
 
 _USB_IDS = ((0x1A86, 0x7523), (0x067B, None))  # the CH340 in the -U models; any Prolific, common in RS232 cables
 _BY_PATH = Path("/dev/serial/by-path")
@@ -50,13 +50,13 @@ def device(port: str) -> str:
     return os.path.realpath(port)
 
 
-def identify(port: str, clock: Clock | None = None, *, tries: int = 2) -> Identity:
+def identify(port: str, clock: Clock | None = None, *, tries: int = 2, open_port: OpenPort | None = None) -> Identity:
     """Open a port, ask who is there, close it and return the answer. Sends ``*IDN?`` and nothing else.
 
     Blocks about 0.4 s, 1.3 s for each try without an answer. Raises ``PortUnavailable`` (not there, held by another
     program, no permission), ``BrokenExchange`` (silence or rubbish), ``WrongInstrument`` (no XDM1041), ``PortLost``.
     """
-    transport = Transport(port, clock or Clock())
+    transport = Transport(port, clock or Clock(), open_port)
     try:
         transport.open()
         while True:
@@ -107,6 +107,16 @@ class PortBook:
                     break
             pause(_TURN_POLL_S)
         raise PortUnavailable(f"{port} is in use by the other meter")
+
+    def ask(
+        self, port: str, clock: Clock, pause: Callable[[float], object], open_port: OpenPort | None = None
+    ) -> Identity:
+        """Return who answers on a port that is not one's own. Blocks 2 s + 1.3 s; raises as ``identify()`` does."""
+        claim = self.claim(port, pause)
+        try:
+            return identify(port, clock, tries=1, open_port=open_port)
+        finally:
+            self.release(claim)
 
     def keep(self, claim: str) -> None:
         """Mark a claimed port as one whose meter works: nobody else even asks on it."""

@@ -35,6 +35,9 @@ _POLL_S = 0.05  # never changed while the port is open: an rfc2217:// port would
 _QUIET_S = 0.3
 _DRAIN_LIMIT_S = 2.0
 
+OpenPort = Callable[..., serial.Serial]
+"""Opens a port: ``serial.serial_for_url``, or what listens in for the wire log."""
+
 
 class Transport:
     """The serial port of one meter. ``port`` is a path, ``COM3`` or any pyserial URL. Opens nothing by itself.
@@ -42,7 +45,7 @@ class Transport:
     ``open_port`` is pyserial's unless a wire log listens in (``wire_log.WireTap.open``).
     """
 
-    def __init__(self, port: str, clock: Clock, open_port: Callable[..., serial.Serial] | None = None) -> None:
+    def __init__(self, port: str, clock: Clock, open_port: OpenPort | None = None) -> None:
         self.port = port
         self._clock = clock
         self._open_port = open_port or serial.serial_for_url
