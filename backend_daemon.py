@@ -48,7 +48,13 @@ if TYPE_CHECKING:
 
 VERSION = "1.0.0"
 
-_TOOLS = ("check_config", "status", "find_meters", "check")  # arguments that do something else than to run the daemon
+_TOOLS = (
+    "check_config",
+    "status",
+    "find_meters",
+    "check",
+    "zero",
+)  # arguments that do something else than to run the daemon
 
 logger = logging.getLogger("backend_daemon")
 
@@ -281,13 +287,20 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         "--send-test", action="store_true", help="with --check: send what was measured to the cloud, too"
     )
     parser.add_argument(
+        "--zero", action="store_true", help="measure what the current meter shows while the contactor is open"
+    )
+    parser.add_argument("--write", action="store_true", help="with --zero: store it in the configuration file")
+    parser.add_argument(
         "--json", action="store_true", help="with --status, --find-meters, --check: as JSON, for programs"
     )
     parser.add_argument(
         "--demo", action="store_true", help="run with simulated meters, battery and cloud; needs nothing"
     )
     parser.add_argument(
-        "--seconds", type=_positive_seconds, metavar="N", help="end by itself after N seconds (with --demo)"
+        "--seconds",
+        type=_positive_seconds,
+        metavar="N",
+        help="with --demo: end by itself after N seconds; with --zero: measure for N seconds (60)",
     )
     parser.add_argument(
         "--log-level",
@@ -298,8 +311,12 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--version", action="version", version=f"PowerMonitorMiddleware {VERSION}")
     options = parser.parse_args(arguments)
-    if options.seconds is not None and not options.demo:
-        parser.error("--seconds goes with --demo")
+    if options.seconds is not None and not (options.demo or options.zero):
+        parser.error("--seconds goes with --demo or --zero")
+    if options.zero and options.seconds is not None and options.seconds < 5:
+        parser.error("--zero needs at least 5 seconds")
+    if options.write and not options.zero:
+        parser.error("--write goes with --zero")
     tools = [name for name in _TOOLS if getattr(options, name)]
     if len(tools) > 1:
         parser.error(f"one at a time: {_spelled(tools)}")
@@ -321,7 +338,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
     level = logging.getLevelName(options.log_level)
     config = options.config or Path("config.cfg")
-    if options.status or options.find_meters or options.check:
+    if options.status or options.find_meters or options.check or options.zero:
         import tools  # here, because the daemon does without it
 
         return tools.run(options, config)

@@ -1,6 +1,6 @@
 """``--zero``: measures what the current meter shows while no current flows, and stores it as the zero offset.
 
-Runs in the main thread, instead of the daemon: it holds the lock of the daemon and the port of the meter meanwhile.
+Runs in the main thread, while the daemon does not: it has the port of the meter to itself.
 Guarantees: it measures as the daemon does (same range and speed, settings verified after each reading); it gives no
 offset if anything was wrong with a reading, or if the readings say that a current flows.
 
@@ -31,12 +31,22 @@ from pathlib import Path
 from clock import Clock
 from config_edit import NotStored, store_value
 from config_file import ConfigurationError
-from instance import HeldByAnother, InstanceLock
+from instance import holders, running_daemon
 from settings import CurrentMeterSettings, Settings, load_settings
-from xdm1041 import XDM1041, Identity, Overload, PortUnavailable, XDM1041Error, XDM1041Mode, XDM1041Rate
+from xdm1041 import (
+    XDM1041,
+    Identity,
+    MeterRange,
+    Overload,
+    PortBook,
+    PortUnavailable,
+    XDM1041Error,
+    XDM1041Mode,
+    XDM1041Rate,
+)
 
 KEY = "xdm_current_zero_offset"
-SECONDS, AT_LEAST_S = 60.0, 5.0
+SECONDS = 60.0
 
 _READ_EVERY_S = 0.5  # the meter has a new value every 0.333 s
 _STEPS_IN_A_RANGE = 50_000
@@ -68,7 +78,7 @@ def take_zero(
 ) -> None:
     """Measure for ``seconds``, tell the result by ``say`` and, with ``write``, store it in the file ``config``.
 
-    Blocks 10 s longer than ``seconds`` at most. Raises ``ZeroRefused``; then nothing was stored.
+    Blocks about 10 s longer than ``seconds``, 5 s more if nothing answers. Raises ``ZeroRefused``: nothing was stored.
     """
     current = settings.current_meter
     if current is None or current.shunt_resistance_ohm is None:
@@ -76,55 +86,62 @@ def take_zero(
             "There is no shunt to take the zero of: xdm_current_enable is False, or xdm_current_source is direct. "
             "A zero offset is for the voltage across a shunt; xdm_current_deadband works with both"
         )
-    lock = InstanceLock(settings.folder)
-    try:
-        lock.acquire([current.port])
-    except HeldByAnother as exc:
+    process = running_daemon(settings.folder)
+    daemons = [f"process {process}"] if process else [str(each) for each in holders(current.port) if each.is_daemon]
+    if daemons:
         raise ZeroRefused(
-            f"{exc}: stop it first (a service: sudo systemctl stop powermonitormiddleware), and start it afterwards"
-        ) from exc
-    try:
-        say(f"The contactor must be open, no charger and no load on. This takes {seconds:g} s ...")
-        zero = measure(current, clock, seconds)
-        say(_as_text(zero, current, current.shunt_resistance_ohm, seconds))
-        _store(zero, settings, config, clock, say, write=write)
-    finally:
-        lock.release()
+            f"The daemon has the meter ({daemons[0]}): stop it, and start it again afterwards. "
+            "A service: sudo systemctl stop powermonitormiddleware"
+        )
+    say(f"The contactor must be open, no charger and no load on. This takes {seconds:g} s ...")
+    meter = _meter(settings, current, clock)
+    zero = measure(meter, clock, seconds)
+    say(_as_text(zero, meter.port, current, current.shunt_resistance_ohm))
+    _store(zero, settings, config, clock, say, write=write)
 
 
-def measure(current: CurrentMeterSettings, clock: Clock, seconds: float) -> Zero:
-    """Return the mean of what the meter shows in ``seconds``, read twice a second. Raises ``ZeroRefused``."""
-    meter = XDM1041(
+def _meter(settings: Settings, current: CurrentMeterSettings, clock: Clock) -> XDM1041:
+    meters = (settings.voltage_meter, current)
+    return XDM1041(
         XDM1041Mode.MODE_VOLTAGE_DC,
         current.range_number,
         current.port,
         rate=XDM1041Rate[current.rate.name],
         serial_number=current.serial_number,
+        ports=PortBook(settings.serial.scan_ports, {each.port: each.serial_number for each in meters if each}),
         clock=clock,
     )
+
+
+def measure(meter: XDM1041, clock: Clock, seconds: float) -> Zero:
+    """Return the mean of what the meter shows in ``seconds``, read twice a second. Raises ``ZeroRefused``."""
     readings_v: list[float] = []
     try:
         identity = meter.connect()
         end_mono_s = clock.mono_s() + seconds
         due_mono_s = clock.mono_s()
         while clock.mono_s() < end_mono_s:
-            reading_v = meter.read_val1_raw()
+            reading_v = meter.read_val1_sure()
             meter.verify_settings()
             readings_v.append(reading_v)
             due_mono_s += _READ_EVERY_S
             threading.Event().wait(clock.timeout_s(min(due_mono_s, end_mono_s)))
     except Overload as exc:
         raise ZeroRefused(
-            f"{exc} ({current.range_name}): a large current flows, or the leads are not on the shunt"
+            f"{exc} (range {_range_of(meter).label}): a large current flows, or the leads are not on the shunt"
         ) from exc
     except PortUnavailable as exc:
-        raise ZeroRefused(f"{exc}. If it is the daemon that holds it, stop that first") from exc
+        raise ZeroRefused(str(exc)) from exc
     except XDM1041Error as exc:
-        raise ZeroRefused(f"The meter does not read well: {exc}. Try again; if that does not help, look at it") from exc
+        raise ZeroRefused(f"The meter gave no good reading: {exc}. Look at it, and try again") from exc
     finally:
         meter.disconnect()
-    full_scale_v = meter.range.full_scale if meter.range else 0.05
-    return judged(readings_v, identity, full_scale_v / _STEPS_IN_A_RANGE)
+    return judged(readings_v, identity, _range_of(meter).full_scale / _STEPS_IN_A_RANGE)
+
+
+def _range_of(meter: XDM1041) -> MeterRange:
+    assert meter.range is not None  # a voltage always has one
+    return meter.range
 
 
 def judged(readings_v: Sequence[float], identity: Identity, step_v: float) -> Zero:
@@ -139,7 +156,7 @@ def judged(readings_v: Sequence[float], identity: Identity, step_v: float) -> Ze
             "the meter does not measure. Press its Run/Stop key"
         )
     if scatter_v > most_scatter_v or abs(drift_v) > most_scatter_v:
-        what = f"scatter by {_uv(scatter_v)}" if scatter_v > most_scatter_v else f"drift: {_uv(drift_v)} in this time"
+        what = f"scatter by {_uv(scatter_v)}" if scatter_v > most_scatter_v else f"drift by {_uv(drift_v)}"
         raise ZeroRefused(
             f"The readings {what}, with {_uv(most_scatter_v)} allowed. Either a current flows and changes (is the "
             "contactor open?), or the leads pick up noise (twist them), or the meter has not been on for half an hour"
@@ -152,11 +169,10 @@ def judged(readings_v: Sequence[float], identity: Identity, step_v: float) -> Ze
     return Zero(identity=identity, count=len(readings_v), mean_v=mean_v, scatter_v=scatter_v, step_v=step_v)
 
 
-def _as_text(zero: Zero, current: CurrentMeterSettings, shunt_ohm: float, seconds: float) -> str:
+def _as_text(zero: Zero, port: str, current: CurrentMeterSettings, shunt_ohm: float) -> str:
     sign = -1.0 if current.reverse_polarity else 1.0
     text = (
-        f"Current meter {zero.identity.serial_number} on {current.port}, range {current.range_name}, "
-        f"{zero.count} readings in {seconds:g} s:\n"
+        f"Current meter {zero.identity.serial_number} on {port}, range {current.range_name}, {zero.count} readings:\n"
         f"  mean     {_uv(zero.mean_v):>12}  which is {sign * zero.mean_v / shunt_ohm:+9.4f} A\n"
         f"  scatter  {_uv(zero.scatter_v):>12}  which is {zero.scatter_v / shunt_ohm:9.4f} A (standard deviation)"
     )

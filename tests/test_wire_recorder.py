@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 import log_setup
+from backend_daemon import build
 from clock import Clock
-from tests.rig import wait_for
+from settings import load_settings
+from tests.rig import PASSWORD, Rig, wait_for
 from wire_recorder import WireRecorder
 from xdm1041.wire_log import WireEvent
 
@@ -131,3 +133,40 @@ def test_a_disk_that_hangs_costs_events_and_no_time(tmp_path: Path, monkeypatch:
     assert [each.why for each in lines if "missing" in each.why] == [
         "15 events are missing here: the disk was too slow"
     ]
+
+
+def test_the_daemon_writes_all_that_passes_at_both_meters_into_one_file(tmp_path: Path) -> None:
+    with Rig(tmp_path) as rig:
+        rig.configure({"XDM": {"xdm_wire_log": "wire.jsonl"}}, sample_ms=500)
+        rig.start()
+        rig.wait_for_intervals(2)
+        assert rig.stop()[0] == 0
+        events = written(tmp_path / "wire.jsonl")
+        for meter, name in ((rig.voltage, "voltage"), (rig.current, "current")):
+            mine = [event for event in events if event.port == str(tmp_path / name)]
+            assert [mine[0].what, mine[-1].what] == ["opened", "closed"]
+            sent = b"".join(event.data for event in mine if event.what == "sent")
+            assert sent.decode().split("\n")[:-1] == [command.text for command in meter.received]
+            received = b"".join(event.data for event in mine if event.what == "received").decode()
+            served = [each.text for each in meter.served]
+            assert [line for line in received.split("\r\n") if line in served] == served
+    assert PASSWORD not in (tmp_path / "wire.jsonl").read_text(encoding="ascii")
+
+
+def test_without_the_setting_there_is_no_recorder_at_all(tmp_path: Path) -> None:
+    with Rig(tmp_path) as rig:
+        daemon = build(load_settings(rig.configure()), Clock(), lambda secret: None)
+        assert daemon.wire_recorder is None
+        daemon.outbox.close()
+
+
+def test_a_wire_log_that_cannot_be_written_costs_the_daemon_nothing(tmp_path: Path) -> None:
+    with Rig(tmp_path) as rig:
+        rig.configure({"XDM": {"xdm_wire_log": "missing/wire.jsonl"}})
+        rig.start()
+        rig.wait_for_intervals(2)
+        assert rig.stop()[0] == 0
+    lines = [line for line in rig.log.splitlines() if "missing/wire.jsonl" in line]
+    assert len(lines) == 1
+    assert "WARNING" in lines[0]
+    assert "cannot be written" in lines[0]
