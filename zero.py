@@ -4,8 +4,8 @@ Runs in the main thread, while the daemon does not: it has the port of the meter
 Guarantees: it measures as the daemon does (same range and speed, settings verified after each reading); it gives no
 offset if anything was wrong with a reading, or if the readings say that a current flows.
 
-How it decides, with a step being the last digit of the meter's display (1 µV on the 50 mV range), the sources being the
-meter's data sheet and what its users have recorded:
+How it decides, with a step being the last digit of the meter's display (1 µV on the 50 mV range at slow speed, 10 µV
+at the others), the sources being the meter's data sheet and what its users have recorded:
 
 * Scatter. A shorted meter scatters by about 1 step. A standard deviation above 5 steps, or first and last third of the
   time more than 5 steps apart: a current flows and changes, or mains noise, or the meter is still warming up. Refused.
@@ -118,14 +118,14 @@ def measure(meter: XDM1041, clock: Clock, seconds: float) -> Zero:
     readings_v: list[float] = []
     try:
         identity = meter.connect()
-        end_mono_s = clock.mono_s() + seconds
-        due_mono_s = clock.mono_s()
+        due_mono_s, pause = clock.mono_s(), threading.Event()
+        end_mono_s = due_mono_s + seconds
         while clock.mono_s() < end_mono_s:
             reading_v = meter.read_val1_sure()
             meter.verify_settings()
             readings_v.append(reading_v)
             due_mono_s += _READ_EVERY_S
-            threading.Event().wait(clock.timeout_s(min(due_mono_s, end_mono_s)))
+            pause.wait(clock.timeout_s(min(due_mono_s, end_mono_s)))
     except Overload as exc:
         raise ZeroRefused(
             f"{exc} (range {_range_of(meter).label}): a large current flows, or the leads are not on the shunt"
@@ -136,7 +136,13 @@ def measure(meter: XDM1041, clock: Clock, seconds: float) -> Zero:
         raise ZeroRefused(f"The meter gave no good reading: {exc}. Look at it, and try again") from exc
     finally:
         meter.disconnect()
-    return judged(readings_v, identity, _range_of(meter).full_scale / _STEPS_IN_A_RANGE)
+    return judged(readings_v, identity, step_of(meter))
+
+
+def step_of(meter: XDM1041) -> float:
+    """Return the last digit of the meter's display, in volts; at medium and fast speed it has one digit less."""
+    coarser = 1 if meter.rate is XDM1041Rate.SLOW else 10
+    return _range_of(meter).full_scale / _STEPS_IN_A_RANGE * coarser
 
 
 def _range_of(meter: XDM1041) -> MeterRange:

@@ -296,7 +296,9 @@ class ReplayedPort:
             self.meter.played.wait()
             if session.vanishes_after_s is None or self._stop.is_set():
                 break
-            self._stop.wait(self._clock.timeout_s(self.meter.played_mono_s + session.vanishes_after_s))
+            if self._stop.wait(self._clock.timeout_s(self.meter.played_mono_s + session.vanishes_after_s)):
+                break
             self._port.unplug()
             absent_s = session.absent_s
-        self.ended.set()
+        if not self._stop.is_set():
+            self.ended.set()

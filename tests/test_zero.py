@@ -14,8 +14,8 @@ import pytest
 from settings import load_settings
 from simulator.ports import PtyPort
 from tests.rig import CURRENT_SERIAL, SHUNT_OHM, VOLTAGE_SERIAL, Rig, run_daemon, start_daemon, wait_for
-from xdm1041 import Identity
-from zero import KEY, ZeroRefused, judged
+from xdm1041 import XDM1041, Identity, XDM1041Mode, XDM1041Rate
+from zero import KEY, ZeroRefused, judged, step_of
 
 STEP_V = 1e-6
 METER = Identity(model="XDM1041", serial_number=CURRENT_SERIAL, firmware="V4.0.0")
@@ -213,6 +213,14 @@ def test_a_quiet_meter_gives_its_mean_and_scatter(mean_uv: float) -> None:
 def test_readings_that_are_no_zero_are_refused_with_the_reason(readings: list[float], why: str) -> None:
     with pytest.raises(ZeroRefused, match=why):
         judged(readings, METER, STEP_V)
+
+
+@pytest.mark.parametrize(
+    ("number", "rate", "expected_uv"), [(1, XDM1041Rate.SLOW, 1), (2, XDM1041Rate.SLOW, 10), (1, XDM1041Rate.FAST, 10)]
+)
+def test_a_step_is_the_last_digit_of_the_display(number: int, rate: XDM1041Rate, expected_uv: float) -> None:
+    meter = XDM1041(XDM1041Mode.MODE_VOLTAGE_DC, number, "COM3", rate=rate)
+    assert step_of(meter) * 1e6 == pytest.approx(expected_uv)
 
 
 def test_a_coarser_range_may_scatter_more() -> None:
