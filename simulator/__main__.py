@@ -119,7 +119,7 @@ def _link_names(recordings: Sequence[PortRecording]) -> list[str]:
 def _tell_the_end(port: ReplayedPort, stop: threading.Event) -> None:
     port.ended.wait()
     if not stop.is_set():
-        _say(f"The recording of {port.recording.port} is over ({port.report()}); it is silent from now on.")
+        _say(f"The recording of {port.recording.port} is over ({port.report()}); it repeats its last answers.")
 
 
 def _parser() -> argparse.ArgumentParser:

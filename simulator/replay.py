@@ -5,7 +5,7 @@ recorded order. When another one comes, the next one like it, up to ``_AHEAD`` f
 between is left out; if there is none so near, it is answered as that question was answered last, and the place in the
 recording is kept; a question that is nowhere in the recording gets no answer, as with a real meter. Where the port
 failed or could not be opened it vanishes, and comes back after the time it was away. At the end of the recording the
-meter is silent.
+meter goes on answering each question as it did last.
 
 What a recording does not tell: when bytes came that nobody was waiting for, or a port vanished that nobody was using.
 That is known only from when it was noticed; played back it happens half-way between the event before and that.
@@ -219,9 +219,7 @@ class ReplayedMeter:
                 self._answer_with(exchanges[number].answers)
                 self._note_end()
                 return
-        if self.played.is_set() and self._session.vanishes_after_s is None:
-            return  # the recording is over
-        self.strange += 1
+        self.strange += not (self.played.is_set() and self._session.vanishes_after_s is None)
         place = self._begun + self._next
         known = [*reversed(self._everything[:place]), *self._everything[place:]]
         answers = next((exchange.answers for exchange in known if exchange.text == text), [])
