@@ -16,7 +16,17 @@ from clock import Clock
 from findings import Finding, fail, ok, warn
 from instance import holders
 from settings import MeterSettings
-from xdm1041 import XDM1041, Identity, Overload, PortLost, PortUnavailable, Unsettled, WrongInstrument, XDM1041Error
+from xdm1041 import (
+    XDM1041,
+    Identity,
+    Overload,
+    PortLost,
+    PortUnavailable,
+    SettingsDiffer,
+    Unsettled,
+    WrongInstrument,
+    XDM1041Error,
+)
 
 _READINGS = 10
 _READ_WITHIN_S = 6.0  # at three new readings a second ten of them take 3.3 s
@@ -129,10 +139,12 @@ class MeterCheck:
             self._add_failure(exc)
 
     def _add_failure(self, exc: XDM1041Error) -> None:
-        if isinstance(exc, Unsettled):
-            self._add(fail, "readings", f"{exc} Press Run/Stop, or switch the meter off and on")
-        else:
+        if isinstance(exc, SettingsDiffer):
             self._add(fail, "settings", f"{exc}: leave its keys alone; if it stays so, switch the meter off and on")
+        elif isinstance(exc, Unsettled):
+            self._add(fail, "readings", f"{exc}. Press Run/Stop, or switch the meter off and on")
+        else:
+            self._add(fail, "readings", f"{exc}: repeat the check; if it stays so, look at the cable")
 
     # -- readings ----------------------------------------------------------------------------------------------------
 
@@ -144,7 +156,7 @@ class MeterCheck:
             self.overloaded = True
             self._add(fail, "readings", f"{exc}: choose a larger {self.quantity.key}_range, or look at the wiring")
         except XDM1041Error as exc:
-            self._add(fail, "readings", f"{exc}: repeat the check; look at the cable if it stays so")
+            self._add_failure(exc)
         else:
             self._judge(seen)
 
