@@ -223,7 +223,7 @@ class MeterCheck:
                 fail, "plausibility", f"{span} is outside of {limits}, and refused: look at the wiring, or correct them"
             )
             return False
-        if quantity.unit == "V" and highest < _BATTERY_FROM_V:
+        if quantity.unit == "V" and max(abs(lowest), abs(highest)) < _BATTERY_FROM_V:
             message = f"{span} is no battery: are the leads connected, and is it the right one of the two meters?"
             self._add(warn, "plausibility", message)
         elif part_of_range > _NEAR_END:
