@@ -26,6 +26,7 @@ from xdm1041 import (
     Unsettled,
     WrongInstrument,
     XDM1041Error,
+    XDM1041Mode,
 )
 
 _READINGS = 10
@@ -34,6 +35,7 @@ _POLL_S = 0.05
 _NEAR_END = 0.9  # of the range
 _NOISY = 0.02  # of the range
 _BATTERY_FROM_V = 1.0
+_MODES = {XDM1041Mode.MODE_VOLTAGE_DC: "DC volts", XDM1041Mode.MODE_CURRENT_DC: "DC amperes"}
 _ZERO_ERROR_V = 20e-6  # twice the meter's own error at zero on the 50 mV range
 
 
@@ -100,8 +102,8 @@ class MeterCheck:
 
     def _wanted(self) -> str:
         meter = self._meter
-        mode = meter.mode.name.removeprefix("MODE_").replace("_", " ").lower()
-        return f"{mode}, range {meter.range.label if meter.range else 'none'}, {meter.rate.name.lower()}"
+        mode, meter_range = _MODES.get(meter.mode, meter.mode.name), meter.range.label if meter.range else "none"
+        return f"{mode}, range {meter_range}, {meter.rate.name.lower()}"
 
     def _tell_identity(self, identity: Identity) -> None:
         quantity, port = self.quantity, self._meter.port
@@ -119,7 +121,7 @@ class MeterCheck:
                 "repeat --zero",
             )
         elif quantity.settings.serial_number is None:
-            self._add(ok, "identity", f"{who}; {quantity.key}_serial = {identity.serial_number} would make sure of it")
+            self._add(ok, "identity", f"{who}; to keep it apart: {quantity.key}_serial = {identity.serial_number}")
         else:
             self._add(ok, "identity", who)
 
@@ -202,11 +204,10 @@ class MeterCheck:
 
     def _figures(self, values: list[float], raw: list[float]) -> str:
         mean, scatter, unit = statistics.fmean(values), statistics.stdev(values), self.quantity.unit
-        told = f"mean {mean:.4f} {unit}, scatter {scatter:.2g} {unit}"
+        told = f"mean {mean:.4f} {unit}, scatter {_short(scatter)} {unit}"
         if self.quantity.shunt_ohm is not None:
-            told += (
-                f" ({statistics.fmean(raw) * 1e3:.4f} mV at the shunt, scatter {statistics.stdev(raw) * 1e6:.2g} µV)"
-            )
+            shunt_mv, scatter_uv = statistics.fmean(raw) * 1e3, statistics.stdev(raw) * 1e6
+            told += f" ({shunt_mv:.4f} mV at the shunt, scatter {_short(scatter_uv)} µV)"
         return told
 
     # -- plausibility, sign ------------------------------------------------------------------------------------------
@@ -231,7 +232,7 @@ class MeterCheck:
                 warn, "plausibility", f"{span} is near the end of the range: choose a larger {quantity.key}_range"
             )
         else:
-            self._add(ok, "plausibility", f"{span} is within the limits")
+            self._add(ok, "plausibility", f"{span} is within the limits of range and configuration")
         return True
 
     def _judge_sign(self, values: list[float]) -> None:
@@ -253,3 +254,8 @@ class MeterCheck:
             other = not quantity.reversed
             message = f"the battery is being {state}. Is it not? Then set xdm_current_reverse_polarity = {other}"
             self._add(ok, "sign", message)
+
+
+def _short(number: float) -> str:
+    """Return a number with two digits that mean something: 0.0016, 290."""
+    return f"{float(f'{number:.2g}'):g}"
