@@ -16,6 +16,7 @@ The public names are those of the library XDM1041Python, which users of the orig
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -31,6 +32,7 @@ from .errors import (
     PortLost,
     PortUnavailable,
     ReplyMalformed,
+    ReplyTimeout,
     SettingsDiffer,
     Unsettled,
     WrongInstrument,
@@ -46,6 +48,7 @@ _IDENTIFY_TRIES = 5  # the first question after power-on can go unanswered or co
 _AFTER_SET_S = 0.1  # time for the noise of the answer mode to come, so that it can be thrown away
 _AFTER_CONFIGURE_S = 0.2
 _SETTLE_POLL_S = 0.1
+_NEAR = 1e-4  # of the range: five steps of its display
 
 
 class XDM1041:
@@ -81,6 +84,8 @@ class XDM1041:
         self._interrupted = threading.Event()
         self._set_up = False
         self._settled = False
+        self._last: float | None = None
+        self._tells_display = True
 
     @property
     def port(self) -> str:
@@ -109,6 +114,14 @@ class XDM1041:
         self.settle()
         return identity
 
+    def verify_untouched(self) -> None:
+        """Open the port, identify the meter and verify its settings as they are found, without setting any.
+
+        Blocks 0.4 s, 3 s without an answer; raises any ``XDM1041Error``.
+        """
+        self._identify_here(tries=2)
+        self.verify_settings()
+
     def disconnect(self) -> None:
         """Close the port. Its settings are not trusted when it is opened again. Never fails."""
         self._set_up = False
@@ -121,16 +134,16 @@ class XDM1041:
         """End every wait of the driver, now and from now on, with ``Interrupted``. For the daemon's stop."""
         self._interrupted.set()
 
-    def test_conn(self) -> Identity:
-        """Ask who is there and return it. Tries five times, 1 s each.
+    def test_conn(self, tries: int = _IDENTIFY_TRIES) -> Identity:
+        """Ask who is there and return it. Tries five times unless told, 1 s each.
 
         Raises ``BrokenExchange``, ``WrongInstrument``, ``PortLost``.
         """
-        for attempt in range(1, _IDENTIFY_TRIES + 1):
+        for attempt in range(1, tries + 1):
             try:
                 return commands.parse_identity(self._ask(commands.IDENTIFY))
             except BrokenExchange as exc:
-                if attempt == _IDENTIFY_TRIES:
+                if attempt == tries:
                     raise
                 logger.debug("%s: %s; asking again", self.port, exc)
                 self._pause(0.0)
@@ -194,15 +207,27 @@ class XDM1041:
         return self._reading(self._ask(commands.MEASURE))
 
     def read_val1_sure(self) -> float:
-        """Return the present reading as two equal answers have it, or the middle one of three that differ.
+        """Return the present reading, proof against a digit that is garbled into another digit.
 
-        A digit that is garbled into another digit has the form of a reading; it does not pass here. Between two
-        answers the meter may well show a new conversion. Blocks 10 ms, 3 s at most; raises as ``read_val1_raw()``.
+        A reading that differs from the last one by more than five steps of the display is compared with what the
+        display shows; if that differs too, the middle one of three readings is taken, as the input may be changing
+        fast. Blocks 5 to 20 ms, 4 s at most; raises as ``read_val1_raw()``.
         """
-        values = [self.read_val1_raw(), self.read_val1_raw()]
-        if values[0] != values[1]:
-            values.append(self.read_val1_raw())
-        return sorted(values)[1]
+        value = self.read_val1_raw()
+        if not self._is_near(value, self._last) and not self._is_near(value, self._shown()):
+            value = sorted((value, self.read_val1_raw(), self.read_val1_raw()))[1]
+        self._last = value
+        return value
+
+    def look(self) -> None:
+        """Look whether the meter shows zeros, as it does after a change of its settings. Blocks 1 s at most.
+
+        Raises ``Unsettled`` if it does, ``BrokenExchange``, ``PortLost``. An overload is none of its business.
+        """
+        shown = self._shown()
+        if shown is None or shown == 0.0:
+            with suppress(Overload):
+                self.read_val1_raw()
 
     def read_val2_raw(self) -> float | None:
         """Return the reading of the second display in SI units, ``None`` if it is off. Blocks and raises likewise."""
@@ -269,15 +294,15 @@ class XDM1041:
         self._transport = Transport(found, self._clock)
         return self._identify_here()
 
-    def _identify_here(self) -> Identity:
+    def _identify_here(self, tries: int = _IDENTIFY_TRIES) -> Identity:
         if self._ports is not None and self._claim is None:
             self._claim = self._ports.claim(self.port, self._pause)
         self._transport.open()
         self._transport.drain()
-        identity = self.test_conn()
+        identity = self.test_conn(tries)
         known = self.serial_number or (self.identity.serial_number if self.identity else identity.serial_number)
         if identity.serial_number != known:
-            identity = self.test_conn()  # one garbled digit makes no other meter
+            identity = self.test_conn(tries)  # one garbled digit makes no other meter
         if self.serial_number is not None and identity.serial_number != self.serial_number:
             raise WrongInstrument(
                 f"{self.port} has the meter with serial number {identity.serial_number}, not {self.serial_number}"
@@ -305,7 +330,7 @@ class XDM1041:
         try:
             self.verify_settings()
         except SettingsDiffer as exc:
-            logger.warning("%s: %s; it is set up again", self.port, exc)
+            logger.info("%s: %s; it is set up again", self.port, exc)
             return False
         return True
 
@@ -315,6 +340,20 @@ class XDM1041:
         except Unsettled:
             self._settled = False
             raise
+
+    def _shown(self) -> float | None:
+        """Return what the display shows, ``None`` if that is no number. A meter that does not tell is asked once."""
+        if not self._tells_display:
+            return None
+        try:
+            return commands.parse_shown(self.read_val1_str())
+        except ReplyTimeout:
+            self._tells_display = False
+            raise
+
+    def _is_near(self, value: float, other: float | None) -> bool:
+        full_scale = self.range.full_scale if self.range else math.inf
+        return other is not None and abs(value - other) <= _NEAR * full_scale
 
     def _is_zero(self, text: str) -> bool:
         try:
