@@ -23,7 +23,7 @@ from config_file import ConfigurationError
 from findings import Finding, fail, ok, warn
 from instance import running_daemon
 from log_setup import LOG_NAME
-from measurements import Datum
+from measurements import CURRENT, VOLTAGE, Datum
 from meter_check import MeterCheck, Quantity
 from serial_port_read_writer import SerialPortReadWriter
 from settings import RedisSettings, Settings, load_settings
@@ -31,8 +31,6 @@ from status import Status, StatusError, read_status
 from store import NAME as DATABASE_NAME
 from store import Store
 from time_keeper import TimeKeeper
-
-VOLTAGE_METER, CURRENT_METER = "voltage meter", "current meter"  # as the sampler calls them
 
 _WITHIN_S = 30.0
 _CONNECT_TIMEOUT_S, _READ_TIMEOUT_S, _REQUEST_TIMEOUT_S = 3.0, 5.0, 8.0  # as the daemon has them
@@ -180,7 +178,7 @@ def _last_values(status: Status, report_interval_s: float) -> Finding:
 
 
 def _meters_of(settings: Settings) -> list[str]:
-    meters = ((VOLTAGE_METER, settings.voltage_meter), (CURRENT_METER, settings.current_meter))
+    meters = ((VOLTAGE, settings.voltage_meter), (CURRENT, settings.current_meter))
     return [name for name, meter in meters if meter is not None]
 
 
@@ -191,7 +189,7 @@ def _meter_checks(settings: Settings, clock: Clock) -> list[MeterCheck]:
     if (voltage := settings.voltage_meter) is not None:
         quantities.append(
             Quantity(
-                name=VOLTAGE_METER,
+                name=VOLTAGE,
                 key="xdm_voltage",
                 unit="V",
                 settings=voltage,
@@ -204,7 +202,7 @@ def _meter_checks(settings: Settings, clock: Clock) -> list[MeterCheck]:
         steps = current.shunt_resistance_ohm is not None and current.range_name == "50mV" and not current.range_fixed
         quantities.append(
             Quantity(
-                name=CURRENT_METER,
+                name=CURRENT,
                 key="xdm_current",
                 unit="A",
                 settings=current,
@@ -231,7 +229,7 @@ def _swapped(meters: Iterable[MeterCheck]) -> Iterator[Finding]:
         and abs(voltage.value) < _SWAPPED_BELOW_V
     ):
         message = "the two meters seem swapped: exchange xdm_voltage_port and xdm_current_port, or the cables"
-        yield fail(f"{CURRENT_METER} plausibility", message)
+        yield fail(f"{CURRENT} plausibility", message)
 
 
 # -- the computer ------------------------------------------------------------------------------------------------------

@@ -177,7 +177,7 @@ class MeterCheck:
         seen: list[tuple[float, float]] = []
         until_mono_s = self._clock.mono_s() + _READ_WITHIN_S
         while len(seen) <= _READINGS and self._clock.mono_s() < until_mono_s:
-            reading = self._meter.read_val1_raw()
+            reading = self._meter.read_val1_sure()
             if not seen or reading != seen[-1][1]:
                 seen.append((self._clock.mono_s(), reading))
             self._pause.wait(_POLL_S)

@@ -229,6 +229,24 @@ def test_swapped_meters_are_called_that(tmp_path: Path) -> None:
         assert rig.cloud.received == []
 
 
+def test_cables_that_are_exchanged_are_told_but_harmless_with_serial_numbers(tmp_path: Path) -> None:
+    with Rig(tmp_path) as rig:
+        rig.configure(
+            {
+                "XDM": {
+                    "xdm_voltage_port": tmp_path / "current",
+                    "xdm_current_port": tmp_path / "voltage",
+                    "xdm_voltage_serial": VOLTAGE_SERIAL,
+                    "xdm_current_serial": CURRENT_SERIAL,
+                }
+            }
+        )
+        got = checked(tmp_path)
+    assert got.not_ok() == {"voltage meter identity": "WARN", "current meter identity": "WARN"}
+    for name in ("voltage", "current"):
+        assert f"is on {tmp_path / name} instead of" in got.message(f"{name} meter identity")
+
+
 def test_readings_that_scatter_or_stand_still_are_doubtful(tmp_path: Path) -> None:
     with Rig(tmp_path, shunt_volts=lambda at: 0.04 if at % 1 < 0.5 else -0.04) as rig:
         rig.voltage_port = PtyPort(
