@@ -143,7 +143,9 @@ class _Examination:
     def _send_test(self) -> Finding:
         """Send what the meters showed. A made-up value would stay in the records of the battery for ever."""
         types = {"V": self._settings.api.voltage_type, "A": self._settings.api.current_type}
-        measured = [(check.value, check.quantity.unit) for check in self._meters if check.value is not None]
+        measured = [
+            (check.mean, check.quantity.unit) for check in self._meters if check.plausible and check.mean is not None
+        ]
         if self._daemon:
             return warn("send-test", "nothing sent: the daemon runs, and sends by itself (see --status)")
         if not measured or list(_swapped(self._meters)):
@@ -221,13 +223,8 @@ def _meter_checks(settings: Settings, clock: Clock) -> list[MeterCheck]:
 def _swapped(meters: Iterable[MeterCheck]) -> Iterator[Finding]:
     by_unit = {check.quantity.unit: check for check in meters}
     voltage, current = by_unit.get("V"), by_unit.get("A")
-    if (
-        voltage
-        and current
-        and current.overloaded
-        and voltage.value is not None
-        and abs(voltage.value) < _SWAPPED_BELOW_V
-    ):
+    low = voltage is not None and voltage.mean is not None and abs(voltage.mean) < _SWAPPED_BELOW_V
+    if low and current is not None and current.overloaded:
         message = "the two meters seem swapped: exchange xdm_voltage_port and xdm_current_port, or the cables"
         yield fail(f"{CURRENT} plausibility", message)
 

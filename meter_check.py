@@ -35,6 +35,7 @@ _POLL_S = 0.05
 _NEAR_END = 0.9  # of the range
 _NOISY = 0.02  # of the range
 _BATTERY_FROM_V = 1.0
+_SERVICE_HINT = "; if that is the daemon, check as the user that runs it, with --config and its config.cfg"
 _MODES = {XDM1041Mode.MODE_VOLTAGE_DC: "DC volts", XDM1041Mode.MODE_CURRENT_DC: "DC amperes"}
 _ZERO_ERROR_V = 20e-6  # twice the meter's own error at zero on the 50 mV range
 
@@ -61,11 +62,15 @@ class Quantity:
 
 
 class MeterCheck:
-    """The checks of one meter. ``value`` is the mean of its readings in the unit of its quantity, if it can be used."""
+    """The checks of one meter. ``mean`` is that of its readings in the unit of its quantity, ``None`` without any.
+
+    ``plausible``: the daemon would take it. ``overloaded``: there are no readings because of that.
+    """
 
     def __init__(self, quantity: Quantity, meter: XDM1041, clock: Clock) -> None:
         self.quantity = quantity
-        self.value: float | None = None
+        self.mean: float | None = None
+        self.plausible = False
         self.overloaded = False
         self._meter = meter
         self._clock = clock
@@ -132,7 +137,9 @@ class MeterCheck:
             self._add(ok, "found", self._meter.port)
             self._add(fail, "identity", f"{exc}: exchange the cables, or correct {self.quantity.key}_port and _serial")
         elif isinstance(exc, PortUnavailable):
-            self._add(fail, "found", ", ".join([str(exc), *map(str, holders(self._meter.port))]))
+            seen = ", ".join(map(str, holders(self._meter.port)))
+            hint = "" if seen or "holds it" not in str(exc) else _SERVICE_HINT
+            self._add(fail, "found", f"{exc}{f': {seen}' if seen else hint}")
         elif identity is None or isinstance(exc, PortLost):
             advice = "is the meter on, its cable plugged in, its baud rate 115200?"
             self._add(fail, "found", f"no meter answers on {self._meter.port} ({exc}): {advice}")
@@ -198,8 +205,8 @@ class MeterCheck:
         elif len(fresh) < _READINGS:
             told += ". They come slowly: is the meter's rate at slow, and is nobody pressing its keys?"
         self._add(ok if told.endswith("second") else warn, "readings", told)
-        if self._is_plausible(values, max(map(abs, raw)) / full_scale):
-            self.value = statistics.fmean(values)
+        self.mean = statistics.fmean(values)
+        self.plausible = self._is_plausible(values, max(map(abs, raw)) / full_scale)
         self._judge_sign(values)
 
     def _figures(self, values: list[float], raw: list[float]) -> str:
@@ -227,7 +234,7 @@ class MeterCheck:
         if quantity.unit == "V" and max(abs(lowest), abs(highest)) < _BATTERY_FROM_V:
             message = f"{span} is no battery: are the leads connected, and is it the right one of the two meters?"
             self._add(warn, "plausibility", message)
-        elif part_of_range > _NEAR_END:
+        elif part_of_range > _NEAR_END and quantity.wider_range is None:
             self._add(
                 warn, "plausibility", f"{span} is near the end of the range: choose a larger {quantity.key}_range"
             )

@@ -197,7 +197,7 @@ def test_a_meter_that_fails(
         (
             47.0,
             -47.0e-3,
-            {"xdm_voltage_range": "50V", "xdm_current_reverse_polarity": True},
+            {"xdm_voltage_range": "50V", "xdm_current_range": "50mV fixed", "xdm_current_reverse_polarity": True},
             {"voltage meter plausibility": "WARN", "current meter plausibility": "WARN"},
         ),
         (
@@ -221,7 +221,7 @@ def test_readings_that_cannot_be_or_should_be_looked_at(
 
 def test_swapped_meters_are_called_that(tmp_path: Path) -> None:
     with Rig(tmp_path, volts=lambda _: 0.010, shunt_volts=lambda _: 52.0) as rig:
-        rig.configure()
+        rig.configure({"XDM": {"xdm_voltage_min": 40}})
         got = checked(tmp_path, "--send-test")
         assert got.result("current meter plausibility") == "FAIL"
         assert "swapped" in got.message("current meter plausibility")
