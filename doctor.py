@@ -267,7 +267,8 @@ def _redis(settings: RedisSettings | None) -> Finding:
     trouble = trouble_with(settings)
     if trouble is not None:
         return fail(
-            "redis", f"{where}: {trouble}. See to the server and to [REDIS]; everything else goes on without it"
+            "redis",
+            f"{where}: {trouble.rstrip('.')}. See to the server and to [REDIS]; everything else goes on without it",
         )
     return ok("redis", f"{where} answers")
 
