@@ -23,7 +23,7 @@ from config_file import ConfigurationError
 from findings import Finding, fail, ok, warn
 from instance import running_daemon
 from log_setup import LOG_NAME
-from measurements import Datum
+from measurements import CURRENT, VOLTAGE, Datum
 from meter_check import MeterCheck, Quantity
 from serial_port_read_writer import SerialPortReadWriter
 from settings import RedisSettings, Settings, load_settings
@@ -31,8 +31,6 @@ from status import Status, StatusError, read_status
 from store import NAME as DATABASE_NAME
 from store import Store
 from time_keeper import TimeKeeper
-
-VOLTAGE_METER, CURRENT_METER = "voltage meter", "current meter"  # as the sampler calls them
 
 _WITHIN_S = 30.0
 _CONNECT_TIMEOUT_S, _READ_TIMEOUT_S, _REQUEST_TIMEOUT_S = 3.0, 5.0, 8.0  # as the daemon has them
@@ -145,7 +143,9 @@ class _Examination:
     def _send_test(self) -> Finding:
         """Send what the meters showed. A made-up value would stay in the records of the battery for ever."""
         types = {"V": self._settings.api.voltage_type, "A": self._settings.api.current_type}
-        measured = [(check.value, check.quantity.unit) for check in self._meters if check.value is not None]
+        measured = [
+            (check.mean, check.quantity.unit) for check in self._meters if check.plausible and check.mean is not None
+        ]
         if self._daemon:
             return warn("send-test", "nothing sent: the daemon runs, and sends by itself (see --status)")
         if not measured or list(_swapped(self._meters)):
@@ -180,7 +180,7 @@ def _last_values(status: Status, report_interval_s: float) -> Finding:
 
 
 def _meters_of(settings: Settings) -> list[str]:
-    meters = ((VOLTAGE_METER, settings.voltage_meter), (CURRENT_METER, settings.current_meter))
+    meters = ((VOLTAGE, settings.voltage_meter), (CURRENT, settings.current_meter))
     return [name for name, meter in meters if meter is not None]
 
 
@@ -191,7 +191,7 @@ def _meter_checks(settings: Settings, clock: Clock) -> list[MeterCheck]:
     if (voltage := settings.voltage_meter) is not None:
         quantities.append(
             Quantity(
-                name=VOLTAGE_METER,
+                name=VOLTAGE,
                 key="xdm_voltage",
                 unit="V",
                 settings=voltage,
@@ -204,7 +204,7 @@ def _meter_checks(settings: Settings, clock: Clock) -> list[MeterCheck]:
         steps = current.shunt_resistance_ohm is not None and current.range_name == "50mV" and not current.range_fixed
         quantities.append(
             Quantity(
-                name=CURRENT_METER,
+                name=CURRENT,
                 key="xdm_current",
                 unit="A",
                 settings=current,
@@ -223,15 +223,10 @@ def _meter_checks(settings: Settings, clock: Clock) -> list[MeterCheck]:
 def _swapped(meters: Iterable[MeterCheck]) -> Iterator[Finding]:
     by_unit = {check.quantity.unit: check for check in meters}
     voltage, current = by_unit.get("V"), by_unit.get("A")
-    if (
-        voltage
-        and current
-        and current.overloaded
-        and voltage.value is not None
-        and abs(voltage.value) < _SWAPPED_BELOW_V
-    ):
+    low = voltage is not None and voltage.mean is not None and abs(voltage.mean) < _SWAPPED_BELOW_V
+    if low and current is not None and current.overloaded:
         message = "the two meters seem swapped: exchange xdm_voltage_port and xdm_current_port, or the cables"
-        yield fail(f"{CURRENT_METER} plausibility", message)
+        yield fail(f"{CURRENT} plausibility", message)
 
 
 # -- the computer ------------------------------------------------------------------------------------------------------
@@ -272,7 +267,8 @@ def _redis(settings: RedisSettings | None) -> Finding:
     trouble = trouble_with(settings)
     if trouble is not None:
         return fail(
-            "redis", f"{where}: {trouble}. See to the server and to [REDIS]; everything else goes on without it"
+            "redis",
+            f"{where}: {trouble.rstrip('.')}. See to the server and to [REDIS]; everything else goes on without it",
         )
     return ok("redis", f"{where} answers")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -24,13 +25,14 @@ from instance import holders, running_daemon
 from settings import NamedPorts, load_ports
 from status import StatusError, read_status
 from store import NAME as DATABASE_NAME
-from xdm1041 import PortUnavailable, XDM1041Error, candidate_ports, identify
+from xdm1041 import Overload, PortUnavailable, Unsettled, XDM1041Error, candidate_ports, identify
 from xdm1041.commands import MEASURE, MEASURE_TEXT, parse_reading, reply_text
 from xdm1041.ports import device
 from xdm1041.transport import Transport
 
 _BY_PATH = Path("/dev/serial/by-path")
 _REPLY_TIMEOUT_S = 1.0
+_SETTLED_WITHIN_S, _SETTLE_POLL_S = 3.0, 0.2
 _AT_ONCE = 16
 _BATTERY_FROM_V = 1.0  # a battery has more, a shunt less
 _NOT_ASKED = (
@@ -127,12 +129,34 @@ def _ask(port: str, clock: Clock) -> FoundPort:
     try:
         transport.open()
         transport.drain()
-        found = replace(found, display=reply_text(transport.query(MEASURE_TEXT, _REPLY_TIMEOUT_S)))
-        return replace(found, reading=parse_reading(reply_text(transport.query(MEASURE, _REPLY_TIMEOUT_S)), None))
+        return _with_reading(found, transport, clock)
     except XDM1041Error as exc:
         return replace(found, trouble=f"no reading: {exc}")
     finally:
         transport.close()
+
+
+def _with_reading(found: FoundPort, transport: Transport, clock: Clock) -> FoundPort:
+    """Ask for the reading, for up to 3 s: the first after a zero or an overload is the transient of a change of range.
+
+    So one counts that comes after another. If none other comes, as in hold, the one there is.
+    """
+    pause, until_mono_s = threading.Event(), clock.mono_s() + _SETTLED_WITHIN_S
+    reading: float | None = None
+    while True:
+        display = reply_text(transport.query(MEASURE_TEXT, _REPLY_TIMEOUT_S))
+        late = clock.mono_s() > until_mono_s
+        try:
+            newer = parse_reading(reply_text(transport.query(MEASURE, _REPLY_TIMEOUT_S)), None)
+        except (Overload, Unsettled):
+            if late:
+                raise
+            reading = None
+        else:
+            if late or reading not in (None, newer):
+                return replace(found, reading=newer, display=display)
+            reading = newer
+        pause.wait(_SETTLE_POLL_S)
 
 
 def _described(found: FoundPort, info: ListPortInfo | None) -> FoundPort:

@@ -16,7 +16,18 @@ from clock import Clock
 from findings import Finding, fail, ok, warn
 from instance import holders
 from settings import MeterSettings
-from xdm1041 import XDM1041, Identity, Overload, PortLost, PortUnavailable, Unsettled, WrongInstrument, XDM1041Error
+from xdm1041 import (
+    XDM1041,
+    Identity,
+    Overload,
+    PortLost,
+    PortUnavailable,
+    SettingsDiffer,
+    Unsettled,
+    WrongInstrument,
+    XDM1041Error,
+    XDM1041Mode,
+)
 
 _READINGS = 10
 _READ_WITHIN_S = 6.0  # at three new readings a second ten of them take 3.3 s
@@ -24,6 +35,8 @@ _POLL_S = 0.05
 _NEAR_END = 0.9  # of the range
 _NOISY = 0.02  # of the range
 _BATTERY_FROM_V = 1.0
+_SERVICE_HINT = "; if that is the daemon, check as the user that runs it, with --config and its config.cfg"
+_MODES = {XDM1041Mode.MODE_VOLTAGE_DC: "DC volts", XDM1041Mode.MODE_CURRENT_DC: "DC amperes"}
 _ZERO_ERROR_V = 20e-6  # twice the meter's own error at zero on the 50 mV range
 
 
@@ -49,11 +62,15 @@ class Quantity:
 
 
 class MeterCheck:
-    """The checks of one meter. ``value`` is the mean of its readings in the unit of its quantity, if it can be used."""
+    """The checks of one meter. ``mean`` is that of its readings in the unit of its quantity, ``None`` without any.
+
+    ``plausible``: the daemon would take it. ``overloaded``: there are no readings because of that.
+    """
 
     def __init__(self, quantity: Quantity, meter: XDM1041, clock: Clock) -> None:
         self.quantity = quantity
-        self.value: float | None = None
+        self.mean: float | None = None
+        self.plausible = False
         self.overloaded = False
         self._meter = meter
         self._clock = clock
@@ -90,8 +107,8 @@ class MeterCheck:
 
     def _wanted(self) -> str:
         meter = self._meter
-        mode = meter.mode.name.removeprefix("MODE_").replace("_", " ").lower()
-        return f"{mode}, range {meter.range.label if meter.range else 'none'}, {meter.rate.name.lower()}"
+        mode, meter_range = _MODES.get(meter.mode, meter.mode.name), meter.range.label if meter.range else "none"
+        return f"{mode}, range {meter_range}, {meter.rate.name.lower()}"
 
     def _tell_identity(self, identity: Identity) -> None:
         quantity, port = self.quantity, self._meter.port
@@ -109,7 +126,7 @@ class MeterCheck:
                 "repeat --zero",
             )
         elif quantity.settings.serial_number is None:
-            self._add(ok, "identity", f"{who}; {quantity.key}_serial = {identity.serial_number} would make sure of it")
+            self._add(ok, "identity", f"{who}; to keep it apart: {quantity.key}_serial = {identity.serial_number}")
         else:
             self._add(ok, "identity", who)
 
@@ -120,7 +137,9 @@ class MeterCheck:
             self._add(ok, "found", self._meter.port)
             self._add(fail, "identity", f"{exc}: exchange the cables, or correct {self.quantity.key}_port and _serial")
         elif isinstance(exc, PortUnavailable):
-            self._add(fail, "found", ", ".join([str(exc), *map(str, holders(self._meter.port))]))
+            seen = ", ".join(map(str, holders(self._meter.port)))
+            hint = "" if seen or "holds it" not in str(exc) else _SERVICE_HINT
+            self._add(fail, "found", f"{exc}{f': {seen}' if seen else hint}")
         elif identity is None or isinstance(exc, PortLost):
             advice = "is the meter on, its cable plugged in, its baud rate 115200?"
             self._add(fail, "found", f"no meter answers on {self._meter.port} ({exc}): {advice}")
@@ -129,10 +148,12 @@ class MeterCheck:
             self._add_failure(exc)
 
     def _add_failure(self, exc: XDM1041Error) -> None:
-        if isinstance(exc, Unsettled):
-            self._add(fail, "readings", f"{exc} Press Run/Stop, or switch the meter off and on")
-        else:
+        if isinstance(exc, SettingsDiffer):
             self._add(fail, "settings", f"{exc}: leave its keys alone; if it stays so, switch the meter off and on")
+        elif isinstance(exc, Unsettled):
+            self._add(fail, "readings", f"{exc}. Press Run/Stop, or switch the meter off and on")
+        else:
+            self._add(fail, "readings", f"{exc}: repeat the check; if it stays so, look at the cable")
 
     # -- readings ----------------------------------------------------------------------------------------------------
 
@@ -144,7 +165,7 @@ class MeterCheck:
             self.overloaded = True
             self._add(fail, "readings", f"{exc}: choose a larger {self.quantity.key}_range, or look at the wiring")
         except XDM1041Error as exc:
-            self._add(fail, "readings", f"{exc}: repeat the check; look at the cable if it stays so")
+            self._add_failure(exc)
         else:
             self._judge(seen)
 
@@ -163,7 +184,7 @@ class MeterCheck:
         seen: list[tuple[float, float]] = []
         until_mono_s = self._clock.mono_s() + _READ_WITHIN_S
         while len(seen) <= _READINGS and self._clock.mono_s() < until_mono_s:
-            reading = self._meter.read_val1_raw()
+            reading = self._meter.read_val1_sure()
             if not seen or reading != seen[-1][1]:
                 seen.append((self._clock.mono_s(), reading))
             self._pause.wait(_POLL_S)
@@ -184,17 +205,16 @@ class MeterCheck:
         elif len(fresh) < _READINGS:
             told += ". They come slowly: is the meter's rate at slow, and is nobody pressing its keys?"
         self._add(ok if told.endswith("second") else warn, "readings", told)
-        if self._is_plausible(values, max(map(abs, raw)) / full_scale):
-            self.value = statistics.fmean(values)
+        self.mean = statistics.fmean(values)
+        self.plausible = self._is_plausible(values, max(map(abs, raw)) / full_scale)
         self._judge_sign(values)
 
     def _figures(self, values: list[float], raw: list[float]) -> str:
         mean, scatter, unit = statistics.fmean(values), statistics.stdev(values), self.quantity.unit
-        told = f"mean {mean:.4f} {unit}, scatter {scatter:.2g} {unit}"
+        told = f"mean {mean:.4f} {unit}, scatter {_short(scatter)} {unit}"
         if self.quantity.shunt_ohm is not None:
-            told += (
-                f" ({statistics.fmean(raw) * 1e3:.4f} mV at the shunt, scatter {statistics.stdev(raw) * 1e6:.2g} µV)"
-            )
+            shunt_mv, scatter_uv = statistics.fmean(raw) * 1e3, statistics.stdev(raw) * 1e6
+            told += f" ({shunt_mv:.4f} mV at the shunt, scatter {_short(scatter_uv)} µV)"
         return told
 
     # -- plausibility, sign ------------------------------------------------------------------------------------------
@@ -211,15 +231,15 @@ class MeterCheck:
                 fail, "plausibility", f"{span} is outside of {limits}, and refused: look at the wiring, or correct them"
             )
             return False
-        if quantity.unit == "V" and highest < _BATTERY_FROM_V:
+        if quantity.unit == "V" and max(abs(lowest), abs(highest)) < _BATTERY_FROM_V:
             message = f"{span} is no battery: are the leads connected, and is it the right one of the two meters?"
             self._add(warn, "plausibility", message)
-        elif part_of_range > _NEAR_END:
+        elif part_of_range > _NEAR_END and quantity.wider_range is None:
             self._add(
                 warn, "plausibility", f"{span} is near the end of the range: choose a larger {quantity.key}_range"
             )
         else:
-            self._add(ok, "plausibility", f"{span} is within the limits")
+            self._add(ok, "plausibility", f"{span} is within the limits of range and configuration")
         return True
 
     def _judge_sign(self, values: list[float]) -> None:
@@ -241,3 +261,8 @@ class MeterCheck:
             other = not quantity.reversed
             message = f"the battery is being {state}. Is it not? Then set xdm_current_reverse_polarity = {other}"
             self._add(ok, "sign", message)
+
+
+def _short(number: float) -> str:
+    """Return a number with two digits that mean something: 0.0016, 290."""
+    return f"{float(f'{number:.2g}'):g}"

@@ -32,13 +32,13 @@ from clock import Clock
 from config_edit import NotStored, store_value
 from config_file import ConfigurationError
 from instance import holders, running_daemon
+from sampling_setup import port_book
 from settings import CurrentMeterSettings, Settings, load_settings
 from xdm1041 import (
     XDM1041,
     Identity,
     MeterRange,
     Overload,
-    PortBook,
     PortUnavailable,
     XDM1041Error,
     XDM1041Mode,
@@ -101,14 +101,13 @@ def take_zero(
 
 
 def _meter(settings: Settings, current: CurrentMeterSettings, clock: Clock) -> XDM1041:
-    meters = (settings.voltage_meter, current)
     return XDM1041(
         XDM1041Mode.MODE_VOLTAGE_DC,
         current.range_number,
         current.port,
         rate=XDM1041Rate[current.rate.name],
         serial_number=current.serial_number,
-        ports=PortBook(settings.serial.scan_ports, {each.port: each.serial_number for each in meters if each}),
+        ports=port_book(settings),
         clock=clock,
     )
 

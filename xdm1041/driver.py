@@ -16,6 +16,7 @@ The public names are those of the library XDM1041Python, which users of the orig
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -31,13 +32,14 @@ from .errors import (
     PortLost,
     PortUnavailable,
     ReplyMalformed,
+    ReplyTimeout,
     SettingsDiffer,
     Unsettled,
     WrongInstrument,
 )
-from .ports import PortBook
+from .ports import PortBook, device
 from .settling import LOOK_BEFORE_S, Settling
-from .transport import OpenPort, Transport
+from .transport import Transport
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +48,8 @@ _IDENTIFY_TRIES = 5  # the first question after power-on can go unanswered or co
 _AFTER_SET_S = 0.1  # time for the noise of the answer mode to come, so that it can be thrown away
 _AFTER_CONFIGURE_S = 0.2
 _SETTLE_POLL_S = 0.1
+_NEAR = 4e-5  # of the range: two steps of its display
+_CONFIRMED_WITHIN_S = 0.15  # what is read later belongs to another moment
 
 
 class XDM1041:
@@ -55,7 +59,6 @@ class XDM1041:
     3 = 5 V, 4 = 50 V, 5 = 500 V, 6 = 1000 V. ``serial_device``: a path, ``COM3`` or a pyserial URL.
     ``rate``: how often it converts. ``serial_number``: refuse any other meter; ``None`` takes what is there.
     ``ports``: what the meters of one program share, and where a meter with a serial number is looked for.
-    ``open_port``: opens the port in place of pyserial's function, for the wire log.
     Raises ``ValueError`` for a range that the mode does not have.
     """
 
@@ -69,7 +72,6 @@ class XDM1041:
         serial_number: str | None = None,
         ports: PortBook | None = None,
         clock: Clock | None = None,
-        open_port: OpenPort | None = None,
     ) -> None:
         self.mode = mode
         self.range = commands.range_of(mode, rng)
@@ -79,11 +81,11 @@ class XDM1041:
         self._clock = clock or Clock()
         self._ports = ports
         self._claim: str | None = None
-        self._transport = Transport(serial_device, self._clock, open_port)
-        self._open_port = open_port
+        self._transport = Transport(serial_device, self._clock, ports.open_port if ports else None)
         self._interrupted = threading.Event()
         self._set_up = False
         self._settled = False
+        self._tells_display = True
 
     @property
     def port(self) -> str:
@@ -112,6 +114,14 @@ class XDM1041:
         self.settle()
         return identity
 
+    def verify_untouched(self) -> None:
+        """Open the port, identify the meter and verify its settings as they are found, without setting any.
+
+        Blocks 0.4 s, 3 s without an answer; raises any ``XDM1041Error``.
+        """
+        self._identify_here(tries=2)
+        self.verify_settings()
+
     def disconnect(self) -> None:
         """Close the port. Its settings are not trusted when it is opened again. Never fails."""
         self._set_up = False
@@ -124,16 +134,16 @@ class XDM1041:
         """End every wait of the driver, now and from now on, with ``Interrupted``. For the daemon's stop."""
         self._interrupted.set()
 
-    def test_conn(self) -> Identity:
-        """Ask who is there and return it. Tries five times, 1 s each.
+    def test_conn(self, tries: int = _IDENTIFY_TRIES) -> Identity:
+        """Ask who is there and return it. Tries five times unless told, 1 s each.
 
         Raises ``BrokenExchange``, ``WrongInstrument``, ``PortLost``.
         """
-        for attempt in range(1, _IDENTIFY_TRIES + 1):
+        for attempt in range(1, tries + 1):
             try:
                 return commands.parse_identity(self._ask(commands.IDENTIFY))
             except BrokenExchange as exc:
-                if attempt == _IDENTIFY_TRIES:
+                if attempt == tries:
                     raise
                 logger.debug("%s: %s; asking again", self.port, exc)
                 self._pause(0.0)
@@ -197,15 +207,28 @@ class XDM1041:
         return self._reading(self._ask(commands.MEASURE))
 
     def read_val1_sure(self) -> float:
-        """Return the present reading as two equal answers have it, or the middle one of three that differ.
+        """Return the present reading, proof against a digit that is garbled into another and against a stale answer.
 
-        A digit that is garbled into another digit has the form of a reading; it does not pass here. Between two
-        answers the meter may well show a new conversion. Blocks 10 ms, 3 s at most; raises as ``read_val1_raw()``.
+        It counts if the display shows the same within two of its steps. Else the middle one of three readings does:
+        a conversion may have ended in between. Blocks 10 ms, 4 s at most. Raises as ``read_val1_raw()``.
         """
-        values = [self.read_val1_raw(), self.read_val1_raw()]
-        if values[0] != values[1]:
-            values.append(self.read_val1_raw())
-        return sorted(values)[1]
+        started_mono_s = self._clock.mono_s()
+        value = self.read_val1_raw()
+        if self._is_near(value, self._shown() if self._tells_display else self.read_val1_raw()):
+            return value
+        if self._clock.mono_s() - started_mono_s > _CONFIRMED_WITHIN_S:
+            raise ReplyTimeout("the meter answers too slowly for its reading to be confirmed")
+        return sorted((value, self.read_val1_raw(), self.read_val1_raw()))[1]
+
+    def look(self) -> None:
+        """Look whether the meter shows zeros, as it does after a change of its settings. Blocks 1 s at most.
+
+        Raises ``Unsettled`` if it does, ``BrokenExchange``, ``PortLost``. An overload is none of its business.
+        """
+        shown = self._shown()
+        if shown is None or shown == 0.0:
+            with suppress(Overload):
+                self.read_val1_raw()
 
     def read_val2_raw(self) -> float | None:
         """Return the reading of the second display in SI units, ``None`` if it is off. Blocks and raises likewise."""
@@ -266,21 +289,25 @@ class XDM1041:
             if self._ports is None or self.serial_number is None:
                 raise
             self.disconnect()
-            found = self._search(self._ports)
+            found = self._ports.search(self.serial_number, self.port, self._clock, self._pause)
             if found is None:
                 raise
-        self._transport = Transport(found, self._clock, self._open_port)
+        self._transport = Transport(found, self._clock, self._ports.open_port)
         return self._identify_here()
 
-    def _identify_here(self) -> Identity:
+    def _identify_here(self, tries: int = _IDENTIFY_TRIES) -> Identity:
+        if self._claim not in (None, device(self.port)):
+            self.disconnect()  # another adapter has the name by now
         if self._ports is not None and self._claim is None:
             self._claim = self._ports.claim(self.port, self._pause)
         self._transport.open()
+        if self._claim not in (None, device(self.port)):
+            raise PortLost(f"{self.port} was plugged in anew while it was opened")
         self._transport.drain()
-        identity = self.test_conn()
+        identity = self.test_conn(tries)
         known = self.serial_number or (self.identity.serial_number if self.identity else identity.serial_number)
         if identity.serial_number != known:
-            identity = self.test_conn()  # one garbled digit makes no other meter
+            identity = self.test_conn(tries)  # one garbled digit makes no other meter
         if self.serial_number is not None and identity.serial_number != self.serial_number:
             raise WrongInstrument(
                 f"{self.port} has the meter with serial number {identity.serial_number}, not {self.serial_number}"
@@ -289,26 +316,11 @@ class XDM1041:
             self._ports.keep(self._claim)
         return identity
 
-    def _search(self, ports: PortBook) -> str | None:
-        """Return the one other port that the meter with this serial number is on."""
-        found = []
-        for port in ports.elsewhere(self.port):
-            self._pause(0.0)
-            with suppress(BrokenExchange, PortLost, PortUnavailable, WrongInstrument):
-                if ports.ask(port, self._clock, self._pause, self._open_port).serial_number == self.serial_number:
-                    found.append(port)
-        if len(found) > 1:
-            raise WrongInstrument(
-                f"meters on {' and '.join(found)} all say that they have serial number {self.serial_number}: which of "
-                "them is meant cannot be known; leave xdm_voltage_serial and xdm_current_serial empty"
-            )
-        return found[0] if found else None
-
     def _settings_hold(self) -> bool:
         try:
             self.verify_settings()
         except SettingsDiffer as exc:
-            logger.warning("%s: %s; it is set up again", self.port, exc)
+            logger.info("%s: %s; it is set up again", self.port, exc)
             return False
         return True
 
@@ -318,6 +330,20 @@ class XDM1041:
         except Unsettled:
             self._settled = False
             raise
+
+    def _shown(self) -> float | None:
+        """Return what the display shows, ``None`` if that is no number. A meter that does not tell is asked once."""
+        if not self._tells_display:
+            return None
+        try:
+            return commands.parse_shown(self.read_val1_str())
+        except ReplyTimeout:
+            self._tells_display = False
+            raise
+
+    def _is_near(self, value: float, other: float | None) -> bool:
+        full_scale = self.range.full_scale if self.range else math.inf
+        return other is not None and abs(value - other) <= _NEAR * full_scale
 
     def _is_zero(self, text: str) -> bool:
         try:
