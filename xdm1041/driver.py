@@ -49,7 +49,7 @@ _AFTER_SET_S = 0.1  # time for the noise of the answer mode to come, so that it 
 _AFTER_CONFIGURE_S = 0.2
 _SETTLE_POLL_S = 0.1
 _NEAR = 4e-5  # of the range: two steps of its display
-_CONFIRMED_WITHIN_S = 0.15  # what is read later belongs to another moment
+_CONFIRMED_WITHIN_S = 0.3  # less than one conversion: what is read later belongs to another moment
 
 
 class XDM1041:
