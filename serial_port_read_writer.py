@@ -247,8 +247,8 @@ class SerialPortReadWriter(Worker):
         if serial_number not in (None, measured_with, self._warned_of):
             self._warned_of = str(serial_number)
             logger.warning(
-                "current meter: xdm_current_zero_offset was measured with meter %s, but this is meter %s: the current is "
-                "wrong by the difference of their zeros. Open the contactor and take it anew with --zero --write",
+                "current meter: xdm_current_zero_offset was measured with meter %s, but this is meter %s: the current "
+                "is wrong by the difference of their zeros. Open the contactor and take it anew with --zero --write",
                 measured_with,
                 serial_number,
             )
