@@ -27,6 +27,7 @@ try:
     from averaging_buffer import AveragingBuffer
     from clock import Clock
     from config_file import ConfigurationError
+    from exit_codes import EXIT_CHECK_FAILED, EXIT_CLEAN, EXIT_CONFIGURATION, EXIT_INTERNAL
     from instance import HeldByAnother, InstanceLock
     from log_setup import set_up_logging
     from measurements import Device
@@ -44,10 +45,17 @@ except ModuleNotFoundError as exc:
 
 if TYPE_CHECKING:
     from redis_cache import RedisCache
+    from wire_recorder import WireRecorder
 
 VERSION = "1.0.0"
 
-EXIT_CLEAN, EXIT_CHECK_FAILED, EXIT_USAGE, EXIT_INTERNAL, EXIT_CONFIGURATION = 0, 1, 2, 70, 78
+_TOOLS = (
+    "check_config",
+    "status",
+    "find_meters",
+    "check",
+    "zero",
+)  # arguments that do something else than to run the daemon
 
 logger = logging.getLogger("backend_daemon")
 
@@ -71,6 +79,7 @@ class Daemon:
         redis_cache: RedisCache | None,
         outbox: Outbox,
         clock: Clock,
+        wire_recorder: WireRecorder | None = None,
     ) -> None:
         self.sampler = sampler
         self.recorder = recorder
@@ -78,6 +87,7 @@ class Daemon:
         self.reporter = reporter
         self.uploader = uploader
         self.redis_cache = redis_cache
+        self.wire_recorder = wire_recorder
         self.crashed = False
         self._clock = clock
         self._ending = False
@@ -85,8 +95,7 @@ class Daemon:
     def start(self) -> None:
         """Start every worker, delivery first. Returns at once; meters, cloud and Redis may all be absent."""
         self.reporter.open_first_interval()
-        deliverers: list[Worker] = [self.uploader] if self.redis_cache is None else [self.uploader, self.redis_cache]
-        for worker in (*deliverers, self.reporter, self.recorder, self.sampler):
+        for worker in (*self._deliverers(), *self._recorders(), self.reporter, self.sampler):
             worker.start(self._on_crash)
 
     def obey_signals(self) -> None:
@@ -125,10 +134,8 @@ class Daemon:
         Blocks 5 s at most, whatever meters, cloud and disk do.
         """
         self._stop([self.sampler], _SAMPLER_STOPS_WITHIN_S)
-        self._stop([self.recorder, self.reporter], _REPORTER_STOPS_WITHIN_S)
-        self._stop(
-            [self.uploader] if self.redis_cache is None else [self.uploader, self.redis_cache], _LAST_SEND_WITHIN_S
-        )
+        self._stop([*self._recorders(), self.reporter], _REPORTER_STOPS_WITHIN_S)
+        self._stop(self._deliverers(), _LAST_SEND_WITHIN_S)
         closing = threading.Thread(target=self._close_outbox, name="closing", daemon=True)
         closing.start()
         closing.join(_DATABASE_CLOSES_WITHIN_S)
@@ -137,6 +144,12 @@ class Daemon:
         signal.set_wakeup_fd(-1)
         self._alarm.close()
         self._bell.close()
+
+    def _deliverers(self) -> list[Worker]:
+        return [self.uploader] if self.redis_cache is None else [self.uploader, self.redis_cache]
+
+    def _recorders(self) -> list[Worker]:
+        return [self.recorder] if self.wire_recorder is None else [self.recorder, self.wire_recorder]
 
     def _stop(self, workers: Sequence[Worker], within_s: float) -> None:
         deadline_mono_s = self._clock.mono_s() + within_s
@@ -199,7 +212,14 @@ def build(settings: Settings, clock: Clock, on_secret: Callable[[str], None]) ->
         on_secret=on_secret,
         on_answer=time_keeper.heed_answer,
     )
-    sampler = SerialPortReadWriter(settings, buffer, clock, recorder.record)
+    wire_recorder, open_port = None, None
+    if settings.serial.wire_log is not None:
+        from wire_recorder import WireRecorder
+        from xdm1041.wire_log import WireTap
+
+        wire_recorder = WireRecorder(settings.serial.wire_log, clock)
+        open_port = WireTap(wire_recorder.record, clock).open
+    sampler = SerialPortReadWriter(settings, buffer, clock, recorder.record, open_port)
     publish = redis_cache.publish if redis_cache else None
     return Daemon(
         sampler=sampler,
@@ -218,6 +238,7 @@ def build(settings: Settings, clock: Clock, on_secret: Callable[[str], None]) ->
         redis_cache=redis_cache,
         outbox=outbox,
         clock=clock,
+        wire_recorder=wire_recorder,
     )
 
 
@@ -272,12 +293,32 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--status", action="store_true", help="show how the daemon of this folder is doing; it need not run"
     )
-    parser.add_argument("--json", action="store_true", help="with --status: as JSON, for programs")
+    parser.add_argument(
+        "--find-meters",
+        action="store_true",
+        help="show the serial ports, the meters on them and the lines for config.cfg",
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="check everything: configuration, meters, clock, disk, cloud, Redis"
+    )
+    parser.add_argument(
+        "--send-test", action="store_true", help="with --check: send what was measured to the cloud, too"
+    )
+    parser.add_argument(
+        "--zero", action="store_true", help="measure what the current meter shows while the contactor is open"
+    )
+    parser.add_argument("--write", action="store_true", help="with --zero: store it in the configuration file")
+    parser.add_argument(
+        "--json", action="store_true", help="with --status, --find-meters, --check: as JSON, for programs"
+    )
     parser.add_argument(
         "--demo", action="store_true", help="run with simulated meters, battery and cloud; needs nothing"
     )
     parser.add_argument(
-        "--seconds", type=_positive_seconds, metavar="N", help="end by itself after N seconds (with --demo)"
+        "--seconds",
+        type=_positive_seconds,
+        metavar="N",
+        help="with --demo: end by itself after N seconds; with --zero: measure for N seconds (60)",
     )
     parser.add_argument(
         "--log-level",
@@ -288,21 +329,37 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--version", action="version", version=f"PowerMonitorMiddleware {VERSION}")
     options = parser.parse_args(arguments)
-    if options.seconds is not None and not options.demo:
-        parser.error("--seconds goes with --demo")
-    if options.json and not options.status:
-        parser.error("--json goes with --status")
-    if options.demo and (options.config or options.check_config or options.status):
-        parser.error("--demo makes its own configuration: leave out --config, --check-config and --status")
+    if options.seconds is not None and not (options.demo or options.zero):
+        parser.error("--seconds goes with --demo or --zero")
+    if options.zero and options.seconds is not None and options.seconds < 5:
+        parser.error("--zero needs at least 5 seconds")
+    if options.write and not options.zero:
+        parser.error("--write goes with --zero")
+    tools = [name for name in _TOOLS if getattr(options, name)]
+    if len(tools) > 1:
+        parser.error(f"one at a time: {_spelled(tools)}")
+    if options.json and not {*tools} & {"status", "find_meters", "check"}:
+        parser.error("--json goes with --status, --find-meters or --check")
+    if options.send_test and not options.check:
+        parser.error("--send-test goes with --check")
+    if options.demo and (options.config or tools):
+        parser.error(f"--demo makes its own configuration: leave out --config and {_spelled(_TOOLS)}")
     return options
+
+
+def _spelled(names: Sequence[str]) -> str:
+    return ", ".join(f"--{name.replace('_', '-')}" for name in names)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line asks for. Return the exit code."""
     options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
     level = logging.getLevelName(options.log_level)
-    if options.status:
-        return show_status((options.config or Path("config.cfg")).parent / DATABASE_NAME, options.json)
+    config = options.config or Path("config.cfg")
+    if options.status or options.find_meters or options.check or options.zero:
+        import tools  # here, because the daemon does without it
+
+        return tools.run(options, config)
     with ExitStack() as stack:
         if options.demo:
             from simulator.demo import Demo, DemoError
@@ -312,8 +369,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             except DemoError as exc:
                 return refuse_to_start(f"the demo does not start: {exc}", EXIT_CHECK_FAILED)
             print(f"Demo: simulated meters, battery and cloud. Log and data are in {config.parent}", flush=True)
-        else:
-            config = options.config or Path("config.cfg")
         try:
             settings = load_settings(config)
         except ConfigurationError as exc:
@@ -325,21 +380,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return EXIT_CLEAN
         console = sys.stdout if options.demo else sys.stderr if sys.stderr.isatty() else None
         return run(settings, level=level, console=console, seconds=options.seconds)
-
-
-def show_status(database: Path, in_json: bool) -> int:
-    """Print how the daemon is doing, from its database. Return the exit code. Blocks 2 s at most."""
-    from status import StatusError, as_json, read_status
-    from status_text import as_text
-
-    try:
-        status = read_status(database, Clock().utc_s())
-    except StatusError as exc:
-        print(exc, file=sys.stderr)
-        return EXIT_CHECK_FAILED
-    text = as_json(status) if in_json else as_text(status)
-    print(text.encode(sys.stdout.encoding or "ascii", "backslashreplace").decode(sys.stdout.encoding or "ascii"))
-    return EXIT_CLEAN
 
 
 def refuse_to_start(reason: str, code: int) -> int:

@@ -2,7 +2,8 @@
 
 Used by the main thread before anything is built. A lock on a file beside the database keeps daemons of one folder
 apart, on every system; on Linux it is also looked whether another daemon has one of the meters' ports open. It does not
-keep other programs off a port: the driver finds that out when it opens it, and retries.
+keep other programs off a port: the driver finds that out when it opens it, and retries. The tools ask here who has a
+port, and whether a daemon runs.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -24,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 _NAME = "power_monitor.lock"
 _PROGRAM = "backend_daemon.py"
+_TOOLS = frozenset({"--find-meters", "--check", "--zero"})  # they end soon: a daemon that is started waits for them
 
 
 class HeldByAnother(Exception):
@@ -43,8 +46,9 @@ class InstanceLock:
         Where the folder cannot be written there is no lock, and a warning.
         """
         for port in ports:
-            for process in _daemons_with(port):
-                raise HeldByAnother(f"the meter on {port} is in use by another daemon, process {process}")
+            for holder in holders(port):
+                if holder.is_daemon:
+                    raise HeldByAnother(f"the meter on {port} is in use by another daemon, process {holder.process}")
         try:
             file = self._path.open("a+", encoding="ascii")
         except OSError as exc:
@@ -52,9 +56,9 @@ class InstanceLock:
             return
         if not _lock(file):
             file.seek(0)
-            holder = file.read().strip() or "unknown"
+            process = file.read().strip() or "unknown"
             file.close()
-            raise HeldByAnother(f"another daemon, process {holder}, already runs in {self._path.parent}")
+            raise HeldByAnother(f"another daemon, process {process}, already runs in {self._path.parent}")
         with suppress(OSError):  # a full disk: the lock holds all the same, only without a name on it
             file.truncate(0)
             file.write(str(os.getpid()))
@@ -81,15 +85,48 @@ def _lock(file: IO[str]) -> bool:
     return True
 
 
-def _daemons_with(port: str) -> Iterator[int]:
-    """Yield the other processes of this program that have a port open, as far as this user may see them."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """A process that has a port open: its number, what it is called, and whether it is a daemon of this program."""
+
+    process: int
+    program: str
+    is_daemon: bool
+
+    def __str__(self) -> str:
+        return f"{'the daemon' if self.is_daemon else self.program}, process {self.process}"
+
+
+def holders(port: str) -> Iterator[Holder]:
+    """Yield the other processes that have a port open, as far as this user may see them; none for a URL."""
     if "://" in port or not Path("/proc/self/fd").is_dir():
         return
     wanted = os.path.realpath(port)
     for directory in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            arguments = (directory / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
-            if int(directory.name) == os.getpid() or _PROGRAM not in {Path(each).name for each in arguments}:
-                continue
-            if any(os.path.realpath(link) == wanted for link in (directory / "fd").iterdir()):
-                yield int(directory.name)
+            if int(directory.name) != os.getpid() and any(
+                os.path.realpath(link) == wanted for link in (directory / "fd").iterdir()
+            ):
+                yield _holder(directory)
+
+
+def running_daemon(folder: Path) -> str | None:
+    """Return the number of the process that is the daemon of a folder, ``None`` if there is none. Never blocks.
+
+    For an instant it takes the lock itself: a daemon that is started in this very instant would refuse to start.
+    """
+    try:
+        with (folder / _NAME).open(encoding="ascii") as file:
+            return None if _lock(file) else file.read().strip() or "unknown"
+    except OSError:
+        return None
+
+
+def _holder(directory: Path) -> Holder:
+    arguments = (directory / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
+    names = [Path(argument).name for argument in arguments]
+    return Holder(
+        process=int(directory.name),
+        program=(directory / "comm").read_text(encoding="utf-8", errors="replace").strip(),
+        is_daemon=_PROGRAM in names and _TOOLS.isdisjoint(arguments),
+    )

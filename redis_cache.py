@@ -48,17 +48,7 @@ class RedisCache(Worker):
         self._changed = threading.Condition()
         self._latest: Sequence[Datum] | None = None
         self._written_mono_s: dict[int, float] = {}
-        self._client = redis.Redis(
-            host=settings.host,
-            port=settings.port,
-            db=settings.db,
-            username=settings.username or None,
-            password=settings.password or None,
-            ssl=settings.tls,
-            socket_connect_timeout=_TIMEOUT_S,
-            socket_timeout=_TIMEOUT_S,
-            retry=Retry(NoBackoff(), 1),  # a connection that the server has closed meanwhile is no failure
-        )
+        self._client = _client(settings)
 
     def publish(self, readings: Sequence[Datum]) -> None:
         """Have these readings written. Never blocks; readings not yet written are replaced."""
@@ -132,3 +122,29 @@ class RedisCache(Worker):
                 "unit": unit,
             }
         )
+
+
+def trouble_with(settings: RedisSettings) -> str | None:
+    """Ask a server whether it takes us, and return why it does not; ``None`` if it does. Blocks some 4 s at most."""
+    client = _client(settings)
+    try:
+        client.ping()
+    except (redis.RedisError, OSError, ValueError) as exc:
+        return str(exc)
+    finally:
+        client.close()
+    return None
+
+
+def _client(settings: RedisSettings) -> redis.Redis:
+    return redis.Redis(
+        host=settings.host,
+        port=settings.port,
+        db=settings.db,
+        username=settings.username or None,
+        password=settings.password or None,
+        ssl=settings.tls,
+        socket_connect_timeout=_TIMEOUT_S,
+        socket_timeout=_TIMEOUT_S,
+        retry=Retry(NoBackoff(), 1),  # a connection that the server has closed meanwhile is no failure
+    )

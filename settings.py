@@ -8,24 +8,18 @@ own section wins. Whether a meter, a server or a folder really exists is not loo
 
 from __future__ import annotations
 
-import ipaddress
-import math
 import os
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from config_file import ConfigFile, ConfigurationError, read_config_file
-from config_keys import CURRENT_RANGES, TABLE, VOLTAGE_RANGES
+from config_checks import check_ports, check_together, current_range, current_ranges
+from config_file import ConfigurationError, read_config_file
+from config_keys import TABLE, VOLTAGE_RANGES
 from config_keys import CurrentSource as CurrentSource
 from config_keys import Rate as Rate
-from config_values import NO_OFFSET, RangeChoice, ZeroOffset
-
-_OVER_RANGE = 1.1  # a range of the meter ends at 1.1 times its name
-_STALE_AFTER_AT_LEAST_MS = 1_000  # a meter shows a new value three times a second
+from config_values import NO_OFFSET, ZeroOffset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,8 +133,8 @@ class Settings:
 def load_settings(path: Path) -> Settings:
     """Read and check the file at ``path``. Raise ``ConfigurationError`` with everything that is wrong with it."""
     file = read_config_file(path, TABLE)
-    _check_together(file)
-    _check_ports(file, path.parent)
+    check_together(file)
+    check_ports(file, path.parent)
     if file.problems:
         raise ConfigurationError(path, file.problems)
     if os.name == "posix" and path.stat().st_mode & 0o004:
@@ -148,127 +142,22 @@ def load_settings(path: Path) -> Settings:
     return _settings(file.values, path.absolute().parent, file.warnings)
 
 
-def _check_together(file: ConfigFile) -> None:
-    """Report valid values that do not go together, warn of those that are hardly meant."""
-    value = file.values
-    enable = ("xdm_voltage_enable", "xdm_current_enable")
-    if not any(value[name] for name in enable) and file.reported.isdisjoint(enable):
-        file.refuse(enable[0], "and xdm_current_enable are both off: at least one must be True")
-    if value["xdm_voltage_serial"] and value["xdm_voltage_serial"] == value["xdm_current_serial"]:
-        file.refuse("xdm_current_serial", "must differ from xdm_voltage_serial", value=value["xdm_current_serial"])
-    if (value["report_interval"] or math.inf) < (value["sample_interval"] or 0):
-        message = f"must not be shorter than sample_interval, {value['sample_interval']}"
-        file.refuse("report_interval", message, value=str(value["report_interval"]))
-    types = [value[f"{quantity}_type"] for quantity in ("voltage", "current", "power")]
-    if None not in types and len(set(types)) < len(types):
-        file.refuse("voltage_type", f"must differ from current_type and power_type, and these from each other: {types}")
-    if 0 < (value["xdm_stale_after"] or 0) < _STALE_AFTER_AT_LEAST_MS:
-        message = f"must be 0 (never) or at least {_STALE_AFTER_AT_LEAST_MS} milliseconds"
-        file.refuse("xdm_stale_after", message, value=str(value["xdm_stale_after"]))
-    _check_current_meter(file)
-    _check_limits(file)
-    _warn_of_values(file)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedPorts:
+    """The ports that a configuration names for its meters, and where else it has them looked for."""
+
+    configured: tuple[str, ...] = ()
+    scan_ports: tuple[str, ...] = ()
 
 
-def _check_current_meter(file: ConfigFile) -> None:
-    value = file.values
-    ranges, source, chosen = _current_ranges(value), value["xdm_current_source"], value["xdm_current_range"]
-    if chosen and chosen.name not in ranges:
-        message = f"must be one of: {', '.join(ranges)} (as xdm_current_source is {source.value})"
-        file.refuse("xdm_current_range", message, value=chosen.name)
-    offset = value["xdm_current_zero_offset"]
-    if source is CurrentSource.DIRECT and offset and offset.offset_uv:
-        file.refuse("xdm_current_zero_offset", "is of a shunt, but xdm_current_source is direct: delete it")
-
-
-def _check_limits(file: ConfigFile) -> None:
-    """Report limits that leave nothing between them, or nothing that the range can measure."""
-    for quantity, end in (("voltage", _voltage_end_v(file.values)), ("current", _current_end_a(file.values))):
-        lowest, highest = (f"xdm_{quantity}_{each}" for each in ("min", "max"))
-        low, high = file.values[lowest], file.values[highest]
-        if low is not None and high is not None and low >= high:
-            file.refuse(lowest, f"must be below {highest}, {high:g}", value=f"{low:g}")
-        elif low is not None and low >= end:
-            file.refuse(lowest, f"must be below the end of the range, {end:g}", value=f"{low:g}")
-        elif high is not None and high <= -end:
-            file.refuse(highest, f"must be above the end of the range, {-end:g}", value=f"{high:g}")
-
-
-def _check_ports(file: ConfigFile, folder: Path) -> None:
-    """Report a port that is a folder, and one that both meters use, by whatever names."""
-    devices = []
-    for name in ("xdm_voltage", "xdm_current"):
-        port = file.values[f"{name}_port"]
-        if port and file.values[f"{name}_enable"]:
-            device = _device(port, folder)
-            if device in devices:
-                file.refuse(f"{name}_port", "the voltage meter already uses it", value=port)
-            elif _is_folder(device):
-                file.refuse(f"{name}_port", "is a folder, not a port", value=port)
-            devices.append(device)
-
-
-def _warn_of_values(file: ConfigFile) -> None:
-    value = file.values
-    if value["API_URL"] and urlsplit(value["API_URL"]).scheme == "http" and not _is_loopback(value["API_URL"]):
-        file.warn("API_URL begins with http:// : the password travels unencrypted; use https://")
-    for name in ("API_PASSWORD", "redis_authpw"):
-        if re.fullmatch(r"[A-Za-z]{1,7}", value[name] or ""):  # as log_setup.py has it
-            file.warn(f"{name} is a short word: the log hides it only where it is a value. Choose a longer password")
-        if "%%" in (value[name] or ""):
-            file.warn(f"{name} holds %%: it is taken as it stands. If the password itself has one %, write one %")
-    if value["auth_redis"] and not value["redis_authpw"]:
-        file.warn("auth_redis is True but there is no redis_authpw: no password is sent to Redis")
-
-
-def _device(port: str, folder: Path) -> str:
-    """Return what a port really is: two names of one device give the same."""
-    if "://" in port or "/" not in port:
-        return port.lower().removeprefix("\\\\.\\").rstrip("/")
-    return os.path.realpath(folder / port)
-
-
-def _is_folder(device: str) -> bool:
-    try:
-        return Path(device).is_dir()
-    except OSError:  # too long a name, or one that this user may not look at
-        return False
-
-
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _current_ranges(values: Mapping[str, Any]) -> dict[str, int]:
-    return CURRENT_RANGES if values["xdm_current_source"] is CurrentSource.DIRECT else VOLTAGE_RANGES
-
-
-def _current_range(values: Mapping[str, Any]) -> RangeChoice:
-    default = "10A" if values["xdm_current_source"] is CurrentSource.DIRECT else "50mV"
-    return values["xdm_current_range"] or RangeChoice(name=default, fixed=False)
-
-
-def _voltage_end_v(values: Mapping[str, Any]) -> float:
-    return _end_of(values["xdm_voltage_range"] or "1000V")
-
-
-def _current_end_a(values: Mapping[str, Any]) -> float:
-    """Return the largest current that can be measured, in amperes; infinite if that is not known."""
-    chosen, shunt_ohm = _current_range(values), values["xdm_shunt_resistance"]
-    if values["xdm_current_source"] is CurrentSource.DIRECT:
-        return _end_of(chosen.name)
-    largest = chosen.name if chosen.fixed or chosen.name != "50mV" else "500mV"  # it steps up by itself
-    return _end_of(largest) / shunt_ohm if shunt_ohm else math.inf
-
-
-def _end_of(range_name: str) -> float:
-    """Return where a range ends, in volts or amperes: 0.055 for 50mV."""
-    digits = range_name.rstrip("umVA")
-    return _OVER_RANGE * float(digits) * {"u": 1e-6, "m": 1e-3}.get(range_name[len(digits)], 1.0)
+def load_ports(path: Path) -> NamedPorts:
+    """Read the ports alone, whatever else is wrong with the file. Raise ``ConfigurationError`` if it cannot be read."""
+    value, folder = read_config_file(path, TABLE).values, path.absolute().parent
+    configured = (value["xdm_voltage_port"], value["xdm_current_port"])
+    return NamedPorts(
+        configured=tuple(_in_folder(port, folder) for port in configured if port),
+        scan_ports=tuple(_in_folder(port, folder) for port in value["xdm_scan_ports"] or ()),
+    )
 
 
 def _settings(value: Mapping[str, Any], folder: Path, warnings: Iterable[str]) -> Settings:
@@ -319,10 +208,10 @@ def _voltage_meter(value: Mapping[str, Any], folder: Path) -> VoltageMeterSettin
 
 def _current_meter(value: Mapping[str, Any], folder: Path) -> CurrentMeterSettings:
     direct = value["xdm_current_source"] is CurrentSource.DIRECT
-    chosen = _current_range(value)
+    chosen = current_range(value)
     return CurrentMeterSettings(
         port=_in_folder(value["xdm_current_port"], folder),
-        range_number=_current_ranges(value)[chosen.name],
+        range_number=current_ranges(value)[chosen.name],
         range_name=chosen.name,
         rate=value["xdm_rate"],
         serial_number=value["xdm_current_serial"],
