@@ -45,10 +45,17 @@ except ModuleNotFoundError as exc:
 
 if TYPE_CHECKING:
     from redis_cache import RedisCache
+    from wire_recorder import WireRecorder
 
 VERSION = "1.0.0"
 
-_TOOLS = ("check_config", "status", "find_meters", "check")  # arguments that do something else than to run the daemon
+_TOOLS = (
+    "check_config",
+    "status",
+    "find_meters",
+    "check",
+    "zero",
+)  # arguments that do something else than to run the daemon
 
 logger = logging.getLogger("backend_daemon")
 
@@ -72,6 +79,7 @@ class Daemon:
         redis_cache: RedisCache | None,
         outbox: Outbox,
         clock: Clock,
+        wire_recorder: WireRecorder | None = None,
     ) -> None:
         self.sampler = sampler
         self.recorder = recorder
@@ -79,6 +87,7 @@ class Daemon:
         self.reporter = reporter
         self.uploader = uploader
         self.redis_cache = redis_cache
+        self.wire_recorder = wire_recorder
         self.crashed = False
         self._clock = clock
         self._ending = False
@@ -86,8 +95,7 @@ class Daemon:
     def start(self) -> None:
         """Start every worker, delivery first. Returns at once; meters, cloud and Redis may all be absent."""
         self.reporter.open_first_interval()
-        deliverers: list[Worker] = [self.uploader] if self.redis_cache is None else [self.uploader, self.redis_cache]
-        for worker in (*deliverers, self.reporter, self.recorder, self.sampler):
+        for worker in (*self._deliverers(), *self._recorders(), self.reporter, self.sampler):
             worker.start(self._on_crash)
 
     def obey_signals(self) -> None:
@@ -126,10 +134,8 @@ class Daemon:
         Blocks 5 s at most, whatever meters, cloud and disk do.
         """
         self._stop([self.sampler], _SAMPLER_STOPS_WITHIN_S)
-        self._stop([self.recorder, self.reporter], _REPORTER_STOPS_WITHIN_S)
-        self._stop(
-            [self.uploader] if self.redis_cache is None else [self.uploader, self.redis_cache], _LAST_SEND_WITHIN_S
-        )
+        self._stop([*self._recorders(), self.reporter], _REPORTER_STOPS_WITHIN_S)
+        self._stop(self._deliverers(), _LAST_SEND_WITHIN_S)
         closing = threading.Thread(target=self._close_outbox, name="closing", daemon=True)
         closing.start()
         closing.join(_DATABASE_CLOSES_WITHIN_S)
@@ -138,6 +144,12 @@ class Daemon:
         signal.set_wakeup_fd(-1)
         self._alarm.close()
         self._bell.close()
+
+    def _deliverers(self) -> list[Worker]:
+        return [self.uploader] if self.redis_cache is None else [self.uploader, self.redis_cache]
+
+    def _recorders(self) -> list[Worker]:
+        return [self.recorder] if self.wire_recorder is None else [self.recorder, self.wire_recorder]
 
     def _stop(self, workers: Sequence[Worker], within_s: float) -> None:
         deadline_mono_s = self._clock.mono_s() + within_s
@@ -200,7 +212,14 @@ def build(settings: Settings, clock: Clock, on_secret: Callable[[str], None]) ->
         on_secret=on_secret,
         on_answer=time_keeper.heed_answer,
     )
-    sampler = SerialPortReadWriter(settings, buffer, clock, recorder.record)
+    wire_recorder, open_port = None, None
+    if settings.serial.wire_log is not None:
+        from wire_recorder import WireRecorder
+        from xdm1041.wire_log import WireTap
+
+        wire_recorder = WireRecorder(settings.serial.wire_log, clock)
+        open_port = WireTap(wire_recorder.record, clock).open
+    sampler = SerialPortReadWriter(settings, buffer, clock, recorder.record, open_port)
     publish = redis_cache.publish if redis_cache else None
     return Daemon(
         sampler=sampler,
@@ -219,6 +238,7 @@ def build(settings: Settings, clock: Clock, on_secret: Callable[[str], None]) ->
         redis_cache=redis_cache,
         outbox=outbox,
         clock=clock,
+        wire_recorder=wire_recorder,
     )
 
 
@@ -285,13 +305,20 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         "--send-test", action="store_true", help="with --check: send what was measured to the cloud, too"
     )
     parser.add_argument(
+        "--zero", action="store_true", help="measure what the current meter shows while the contactor is open"
+    )
+    parser.add_argument("--write", action="store_true", help="with --zero: store it in the configuration file")
+    parser.add_argument(
         "--json", action="store_true", help="with --status, --find-meters, --check: as JSON, for programs"
     )
     parser.add_argument(
         "--demo", action="store_true", help="run with simulated meters, battery and cloud; needs nothing"
     )
     parser.add_argument(
-        "--seconds", type=_positive_seconds, metavar="N", help="end by itself after N seconds (with --demo)"
+        "--seconds",
+        type=_positive_seconds,
+        metavar="N",
+        help="with --demo: end by itself after N seconds; with --zero: measure for N seconds (60)",
     )
     parser.add_argument(
         "--log-level",
@@ -302,8 +329,12 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--version", action="version", version=f"PowerMonitorMiddleware {VERSION}")
     options = parser.parse_args(arguments)
-    if options.seconds is not None and not options.demo:
-        parser.error("--seconds goes with --demo")
+    if options.seconds is not None and not (options.demo or options.zero):
+        parser.error("--seconds goes with --demo or --zero")
+    if options.zero and options.seconds is not None and options.seconds < 5:
+        parser.error("--zero needs at least 5 seconds")
+    if options.write and not options.zero:
+        parser.error("--write goes with --zero")
     tools = [name for name in _TOOLS if getattr(options, name)]
     if len(tools) > 1:
         parser.error(f"one at a time: {_spelled(tools)}")
@@ -325,7 +356,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
     level = logging.getLevelName(options.log_level)
     config = options.config or Path("config.cfg")
-    if options.status or options.find_meters or options.check:
+    if options.status or options.find_meters or options.check or options.zero:
         import tools  # here, because the daemon does without it
 
         return tools.run(options, config)

@@ -8,17 +8,21 @@ from __future__ import annotations
 from measurements import CURRENT, VOLTAGE
 from reading_checks import Limits, RangeSteps
 from settings import CurrentMeterSettings, CurrentSource, Settings
-from xdm1041 import RANGES, PortBook, XDM1041Mode
+from xdm1041 import RANGES, OpenPort, PortBook, XDM1041Mode
 
 _STEP_BACK_BELOW = 0.8  # of the smaller range's end
 _LOWEST_RANGE_OF_BATTERIES = 3  # 5 V: on a smaller one a voltage meter may well show millivolts
 _CLEAR_OF_BOUNDARY_S = 0.25
 
 
-def port_book(settings: Settings) -> PortBook:
-    """Return what the meters share: where they are, and where one with a serial number is looked for."""
+def port_book(settings: Settings, open_port: OpenPort | None = None) -> PortBook:
+    """Return what the meters share: where they are, where one with a serial number is looked for, how ports are opened.
+
+    ``open_port`` opens them in place of pyserial's function, for the wire log.
+    """
     meters = (settings.voltage_meter, settings.current_meter)
-    return PortBook(settings.serial.scan_ports, {each.port: each.serial_number for each in meters if each is not None})
+    configured = {each.port: each.serial_number for each in meters if each is not None}
+    return PortBook(settings.serial.scan_ports, configured, open_port)
 
 
 def limits(settings: Settings) -> dict[str, Limits]:

@@ -24,6 +24,7 @@ from queue import Empty, SimpleQueue
 
 from averaging_buffer import AveragingBuffer
 from clock import Clock
+from config_values import NO_OFFSET
 from measurements import CURRENT, VOLTAGE, PowerSample
 from meter_reader import MeterReader
 from reading_checks import RangeSteps
@@ -33,7 +34,7 @@ from sampling_setup import limits, port_book, range_steps, shift_clear_of_bounda
 from settings import CurrentSource, Rate, Settings
 from state_log import StateLog
 from worker import Worker
-from xdm1041 import XDM1041, XDM1041Mode, XDM1041Rate
+from xdm1041 import XDM1041, OpenPort, XDM1041Mode, XDM1041Rate
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +51,10 @@ _RATES = {Rate.SLOW: XDM1041Rate.SLOW, Rate.MEDIUM: XDM1041Rate.MEDIUM, Rate.FAS
 
 
 class SerialPortReadWriter(Worker):
-    """The sampler thread and the meters it reads. ``record`` is told each sample and must not block."""
+    """The sampler thread and the meters it reads. ``record`` is told each sample and must not block.
+
+    ``open_port`` opens the meters' ports in place of pyserial's function, for the wire log.
+    """
 
     def __init__(
         self,
@@ -58,6 +62,7 @@ class SerialPortReadWriter(Worker):
         buffer: AveragingBuffer,
         clock: Clock,
         record: Callable[[PowerSample], None] = lambda sample: None,
+        open_port: OpenPort | None = None,
     ) -> None:
         super().__init__("sampler", clock)
         self.readers: dict[str, MeterReader] = {}
@@ -79,10 +84,13 @@ class SerialPortReadWriter(Worker):
         self._compared: list[tuple[bool, str, str | None]] = []
         self._shunt_resistance_ohm: float | None = None
         self._polarity = 1.0
+        self._zero = NO_OFFSET
+        self._deadband_a = 0.0
+        self._warned_of: str | None = None
 
         # Customizing: which meters there are, and what each of them measures on which range.
         # XDM1041(mode, number of the manual range, port); the numbers of the ranges stand in the README.
-        ports = port_book(settings)
+        ports = port_book(settings, open_port)
         if (voltage := settings.voltage_meter) is not None:
             self._add_meter(
                 VOLTAGE,
@@ -113,6 +121,8 @@ class SerialPortReadWriter(Worker):
             )
             self._shunt_resistance_ohm = None if direct else current.shunt_resistance_ohm
             self._polarity = -1.0 if current.reverse_polarity else 1.0
+            self._zero = current.zero_offset
+            self._deadband_a = current.deadband_a
         self._judge = SampleJudge(limits(settings), clock, watch_swaps=swaps_show(settings))
         self._look_before_s = max(reader.meter.look_before_s for reader in self.readers.values())
 
@@ -123,13 +133,18 @@ class SerialPortReadWriter(Worker):
 
         ``voltage_reading`` in V; ``current_reading`` in V across the shunt, or in A if the meter measures the current
         itself; each ``None`` if there is none. ``together`` is false if they were not taken at the same moment.
+        The zero offset is subtracted at the shunt, a current within the deadband is none, and the power is of that.
         Customizing: this is where volts become amperes and kilowatts.
         """
         voltage_v = voltage_reading
         current_a = None
         if current_reading is not None:
             shunt_ohm = self._shunt_resistance_ohm
-            current_a = self._polarity * (current_reading if shunt_ohm is None else current_reading / shunt_ohm)
+            if shunt_ohm is not None:
+                current_reading = (current_reading - self._zero.offset_uv / 1e6) / shunt_ohm
+            current_a = self._polarity * current_reading
+            if abs(current_a) < self._deadband_a:
+                current_a = 0.0
         power_kw = None
         if voltage_v is not None and current_a is not None and together:
             power_kw = voltage_v * current_a / 1000
@@ -218,10 +233,25 @@ class SerialPortReadWriter(Worker):
             meter,
             self.clock,
             deliver=self._inbox.put,
-            on_ready=self.wake,
+            on_ready=self._on_ready,
             stale_after_s=self._stale_after_s,
             steps=steps,
         )
+
+    def _on_ready(self) -> None:
+        """Let sampling begin; warn once of a zero offset that is another meter's. Called from the meters' threads."""
+        self.wake()
+        measured_with = self._zero.serial_number
+        reader = self.readers.get(CURRENT)
+        serial_number = reader.state()["serial_number"] if reader and measured_with else None
+        if serial_number not in (None, measured_with, self._warned_of):
+            self._warned_of = str(serial_number)
+            logger.warning(
+                "current meter: xdm_current_zero_offset was measured with meter %s, but this is meter %s: the current "
+                "is wrong by the difference of their zeros. Open the contactor and take it anew with --zero --write",
+                measured_with,
+                serial_number,
+            )
 
     def _begin_if_ready(self, now_mono_s: float) -> None:
         """Fix the due times once: when all meters are ready, or 4 s after the start at the latest."""

@@ -1,4 +1,4 @@
-"""What the program can do beside running as the daemon: ``--status``, ``--find-meters``, ``--check``. Their output.
+"""What the program can do beside running as the daemon: ``--status``, ``--find-meters``, ``--check``, ``--zero``.
 
 Runs in the main thread of a process of its own. Prints on stdout what was asked for, on stderr why there is nothing.
 """
@@ -9,9 +9,10 @@ import argparse
 import logging
 import sys
 from pathlib import Path
+from typing import TextIO
 
 from clock import Clock
-from exit_codes import EXIT_CHECK_FAILED, EXIT_CLEAN
+from exit_codes import EXIT_CHECK_FAILED, EXIT_CLEAN, EXIT_CONFIGURATION
 from store import NAME as DATABASE_NAME
 
 
@@ -23,6 +24,8 @@ def run(options: argparse.Namespace, config: Path) -> int:
             return _status(config.parent / DATABASE_NAME, options.json)
         if options.find_meters:
             return _find_meters(config, options.json)
+        if options.zero:
+            return _zero(config, options.seconds, options.write)
         return _check(config, options.json, options.send_test)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
@@ -65,7 +68,28 @@ def _check(config: Path, in_json: bool, send_test: bool) -> int:
     return code
 
 
+def _zero(config: Path, seconds: float | None, write: bool) -> int:
+    """Measure the zero of the current meter, print it, store it if wanted. Blocks 15 s longer than that takes."""
+    from config_file import ConfigurationError
+    from settings import load_settings
+    from zero import SECONDS, ZeroRefused, take_zero
+
+    try:
+        take_zero(load_settings(config), config, Clock(), _show, seconds=seconds or SECONDS, write=write)
+    except ConfigurationError as exc:
+        print(exc, file=sys.stderr)
+        return EXIT_CONFIGURATION
+    except ZeroRefused as exc:
+        print(_shown(str(exc), sys.stderr), file=sys.stderr)
+        return EXIT_CHECK_FAILED
+    return EXIT_CLEAN
+
+
 def _show(text: str) -> None:
     """Print on stdout, whatever characters that can show."""
-    encoding = sys.stdout.encoding or "ascii"
-    print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+    print(_shown(text, sys.stdout), flush=True)
+
+
+def _shown(text: str, stream: TextIO) -> str:
+    encoding = stream.encoding or "ascii"
+    return text.encode(encoding, "backslashreplace").decode(encoding)

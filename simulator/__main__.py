@@ -1,23 +1,29 @@
 """``python3 -m simulator``: a battery with two virtual meters, and a cloud if wanted, to try things on by hand.
 
-Prints the ports and the lines for ``config.cfg``, then runs until Ctrl-C, SIGTERM or ``--seconds``. Exit code 0 then,
-2 for arguments that cannot be used. The main thread only waits; each port, and the cloud, has a thread of its own.
+With ``--replay`` it plays what the daemon has written into a wire log instead. Prints the ports and the lines for
+``config.cfg``, then runs until Ctrl-C, SIGTERM or ``--seconds``. Exit code 0 then, 2 for arguments that cannot be used.
+The main thread only waits; each port, and the cloud, has a thread of its own.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from clock import Clock
+
 from .battery import BadRecording, Battery, BatteryModel, RecordedBattery
 from .meter import VirtualMeter
 from .modes import Profile
 from .ports import HAS_PTYS, Port, PtyPort, TcpPort
+from .replay import BadWireLog, PortRecording, ReplayedPort, read_wire_logs
 
 VOLTAGE_SERIAL, CURRENT_SERIAL = "22511040", "22511041"
 MAC = 123456789
@@ -53,22 +59,67 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(number, lambda *_: stop.set())
     with ExitStack() as stack:
         try:
-            battery = _battery(arguments)
-            voltage, current = (stack.enter_context(port) for port in _ports(arguments, battery))
-        except (BadRecording, OSError) as exc:
+            if arguments.replay:
+                what, lines = "A recording is being played", _start_replay(arguments, stack, stop)
+            else:
+                what, lines = "Two virtual meters are running", _start_meters(arguments, stack)
+        except (BadRecording, BadWireLog, OSError) as exc:
             parser.error(str(exc))
-        lines = _METER_LINES.format(
-            voltage=voltage.address,
-            current=current.address,
-            shunt_ohm=battery.shunt_ohm,
-            leads_reversed=battery.leads_reversed,
-        )
         if arguments.cloud:
             lines = _start_cloud(stack) + lines
-        sys.stdout.write(f"Two virtual meters are running. For config.cfg:\n\n{lines}\nCtrl-C ends them.\n")
-        sys.stdout.flush()
+        _say(f"{what}. For config.cfg:\n\n{lines}\nCtrl-C ends them.")
         stop.wait(arguments.seconds)
     return 0
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def _start_meters(arguments: argparse.Namespace, stack: ExitStack) -> str:
+    """Start the two meters; return their configuration lines."""
+    battery = _battery(arguments)
+    voltage, current = (stack.enter_context(port) for port in _ports(arguments, battery))
+    return _METER_LINES.format(
+        voltage=voltage.address,
+        current=current.address,
+        shunt_ohm=battery.shunt_ohm,
+        leads_reversed=battery.leads_reversed,
+    )
+
+
+def _start_replay(arguments: argparse.Namespace, stack: ExitStack, stop: threading.Event) -> str:
+    """Start a port for each port of the wire log; return what to write in place of what."""
+    if arguments.csv or arguments.reversed:
+        raise OSError("--replay plays a recording of the meters; --csv and --reversed are for simulated ones")
+    recordings = read_wire_logs(arguments.replay)
+    folder = None
+    if HAS_PTYS and not arguments.tcp:  # a pty has another name whenever it comes back, so each needs a link
+        folder = arguments.link_dir or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="replay-")))
+    elif arguments.link_dir is not None:
+        raise OSError("--link-dir names ptys; TCP ports have none")
+    lines = []
+    for recording, name in zip(recordings, _link_names(recordings), strict=True):
+        port = stack.enter_context(ReplayedPort(recording, folder / name if folder else None, Clock()))
+        threading.Thread(target=_tell_the_end, args=(port, stop), daemon=True).start()
+        lines.append(f"# in place of {recording.port}:\n{port.address}\n")
+    return "".join(lines)
+
+
+def _link_names(recordings: Sequence[PortRecording]) -> list[str]:
+    """Return for each recorded port a name that can be a file's: its own last part, with a number if it is taken."""
+    names: list[str] = []
+    for number, recording in enumerate(recordings, start=1):
+        name = re.sub(r"[^\w.-]", "_", re.split(r"[/\\]", recording.port)[-1]).strip(".") or "port"
+        names.append(name if name not in names else f"{name}-{number}")
+    return names
+
+
+def _tell_the_end(port: ReplayedPort, stop: threading.Event) -> None:
+    port.ended.wait()
+    if not stop.is_set():
+        _say(f"The recording of {port.recording.port} is over ({port.report()}); it repeats its last answers.")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -78,6 +129,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--tcp", action="store_true", help="TCP ports instead of ptys (always so on Windows)")
     parser.add_argument("--link-dir", type=Path, metavar="DIR", help="name the ptys DIR/voltage and DIR/current")
+    parser.add_argument(
+        "--replay",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="play a wire log of the daemon (xdm_wire_log), the oldest file first",
+    )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="play a recording: seconds,voltage_v,current_a")
     parser.add_argument("--reversed", action="store_true", help="the leads across the shunt are the wrong way round")
     parser.add_argument("--profile", choices=_PROFILES, default="4.0.0", help="firmware to imitate (4.0.0)")

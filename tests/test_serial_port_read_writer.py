@@ -22,7 +22,7 @@ from settings import Settings, load_settings
 from simulator.faults import doubled, late, lost, replaced_by, with_the_next
 from simulator.modes import Mode
 from simulator.modes import Rate as SimulatedRate
-from tests.rig import SHUNT_OHM, Rig, wait_for
+from tests.rig import CURRENT_SERIAL, SHUNT_OHM, Rig, wait_for
 from xdm1041 import XDM1041, XDM1041Mode
 
 
@@ -105,6 +105,48 @@ def test_direct_current_measurement_needs_no_shunt(tmp_path: Path) -> None:
         with sampling(settings_of(rig, 100, keys)) as (_, buffer):
             wait_for(lambda: buffer.having(*BOTH))
     assert buffer.having(*BOTH)[0].current_a == pytest.approx(3.5, abs=0.05)
+
+
+def test_the_zero_offset_is_subtracted_at_the_shunt_before_polarity_and_power(tmp_path: Path) -> None:
+    with Rig(tmp_path) as rig:
+        keys = {"xdm_current_zero_offset": f"-2000 2026-11-24 {CURRENT_SERIAL}", "xdm_current_reverse_polarity": True}
+        with sampling(load_settings(rig.configure({"XDM": keys}, sample_ms=100))) as (_, buffer):
+            wait_for(lambda: len(buffer.having(*BOTH)) >= 3)
+    for sample in buffer.having(*BOTH):
+        assert sample.current_a == pytest.approx(-(0.010 + 0.002) / SHUNT_OHM, abs=0.05)
+        assert sample.power_kw == sample.voltage_v * sample.current_a / 1000  # type: ignore[operator]
+
+
+def test_a_current_within_the_deadband_is_exactly_none_and_so_is_its_power(tmp_path: Path) -> None:
+    microvolts = itertools.cycle((-70.0, -40.0, -13.0, 13.0, 40.0, 70.0))
+    held: dict[int, float] = {}
+    shunt_volts: Callable[[float], float] = lambda at: held.setdefault(int(at / 0.7), next(microvolts)) / 1e6  # noqa: E731
+    keys = {"xdm_current_zero_offset": "10", "xdm_current_deadband": 0.05}  # 33.3 microvolts at this shunt
+    with (
+        Rig(tmp_path, shunt_volts=shunt_volts) as rig,
+        sampling(load_settings(rig.configure({"XDM": keys}, sample_ms=350))) as (_, buffer),
+    ):
+        wait_for(lambda: len(buffer.having(*BOTH)) >= 15)
+    within = [sample for sample in buffer.having(*BOTH) if sample.current_a == 0.0]
+    without = [sample.current_a for sample in buffer.having(*BOTH) if sample.current_a]
+    assert within
+    assert without
+    assert all(sample.power_kw == 0.0 for sample in within)
+    assert all(abs(current_a) >= 0.05 for current_a in without)
+
+
+def test_a_zero_offset_of_another_meter_is_warned_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with Rig(tmp_path) as rig:
+        keys = {"xdm_current_zero_offset": "-12.3 2026-11-24 24152470"}
+        with sampling(load_settings(rig.configure({"XDM": keys}, sample_ms=250))) as (_, buffer):
+            wait_for(lambda: buffer.having(*BOTH))
+            rig.current.faults.once(lost(), to="MEAS1?")
+            wait_for(lambda: buffer.having("voltage_v"))
+            whole = len(buffer.having(*BOTH))
+            wait_for(lambda: len(buffer.having(*BOTH)) > whole)
+    told = [record.getMessage() for record in caplog.records if "zero_offset" in record.getMessage()]
+    assert len(told) == 1
+    assert "measured with meter 24152470, but this is meter 22511041" in told[0]
 
 
 def test_one_meter_alone_gives_its_quantity_and_no_power(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from .errors import (
     XDM1041Error,
 )
 from .ports import PortBook, candidate_ports, identify
+from .transport import OpenPort
 
 __all__ = [
     "RANGES",
@@ -28,6 +29,7 @@ __all__ = [
     "Identity",
     "Interrupted",
     "MeterRange",
+    "OpenPort",
     "Overload",
     "PortBook",
     "PortLost",

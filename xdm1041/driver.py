@@ -82,7 +82,7 @@ class XDM1041:
         self._clock = clock or Clock()
         self._ports = ports
         self._claim: str | None = None
-        self._transport = Transport(serial_device, self._clock)
+        self._transport = Transport(serial_device, self._clock, ports.open_port if ports else None)
         self._interrupted = threading.Event()
         self._set_up = False
         self._settled = False
@@ -293,7 +293,7 @@ class XDM1041:
             found = self._ports.search(self.serial_number, self.port, self._clock, self._pause)
             if found is None:
                 raise
-        self._transport = Transport(found, self._clock)
+        self._transport = Transport(found, self._clock, self._ports.open_port)
         return self._identify_here()
 
     def _identify_here(self, tries: int = _IDENTIFY_TRIES) -> Identity:

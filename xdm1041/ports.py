@@ -21,7 +21,7 @@ from clock import Clock
 
 from .commands import IDENTIFY, Identity, parse_identity, reply_text
 from .errors import BrokenExchange, PortLost, PortUnavailable, WrongInstrument
-from .transport import Transport
+from .transport import OpenPort, Transport
 
 _USB_IDS = ((0x1A86, 0x7523), (0x067B, None))  # the CH340 in the -U models; any Prolific, common in RS232 cables
 _BY_PATH = Path("/dev/serial/by-path")
@@ -54,13 +54,13 @@ def device(port: str) -> str:
         return port
 
 
-def identify(port: str, clock: Clock | None = None, *, tries: int = 2) -> Identity:
+def identify(port: str, clock: Clock | None = None, *, tries: int = 2, open_port: OpenPort | None = None) -> Identity:
     """Open a port, ask who is there, close it and return the answer. Sends ``*IDN?`` and nothing else.
 
     Blocks about 0.4 s, 1.3 s for each try without an answer. Raises ``PortUnavailable`` (not there, held by another
     program, no permission), ``BrokenExchange`` (silence or rubbish), ``WrongInstrument`` (no XDM1041), ``PortLost``.
     """
-    transport = Transport(port, clock or Clock())
+    transport = Transport(port, clock or Clock(), open_port)
     try:
         transport.open()
         while True:
@@ -79,10 +79,17 @@ class PortBook:
     """Who uses which port, and where else a meter may be looked for.
 
     ``configured``: the port of each meter and the serial number it must have, ``None`` for any. The port of a meter
-    without a serial number is that meter's for good: nothing but its port says which meter it is.
+    without a serial number is that meter's for good: nothing but its port says which meter it is. ``open_port`` opens
+    all these ports in place of pyserial's function, for the wire log.
     """
 
-    def __init__(self, scan_ports: Iterable[str] = (), configured: Mapping[str, str | None] | None = None) -> None:
+    def __init__(
+        self,
+        scan_ports: Iterable[str] = (),
+        configured: Mapping[str, str | None] | None = None,
+        open_port: OpenPort | None = None,
+    ) -> None:
+        self.open_port = open_port
         self._scan_ports = tuple(scan_ports)
         self._configured = dict(configured or {})
         self._lock = threading.Lock()
@@ -134,7 +141,7 @@ class PortBook:
         """Return who answers on a port that is not one's own. Blocks 2 s + 1.3 s; raises as ``identify()`` does."""
         claim = self.claim(port, pause)
         try:
-            return identify(port, clock, tries=1)
+            return identify(port, clock, tries=1, open_port=self.open_port)
         finally:
             self.release(claim)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import serial
@@ -35,13 +35,20 @@ _POLL_S = 0.05  # never changed while the port is open: an rfc2217:// port would
 _QUIET_S = 0.3
 _DRAIN_LIMIT_S = 2.0
 
+OpenPort = Callable[..., serial.Serial]
+"""Opens a port: ``serial.serial_for_url``, or what listens in for the wire log."""
+
 
 class Transport:
-    """The serial port of one meter. ``port`` is a path, ``COM3`` or any pyserial URL. Opens nothing by itself."""
+    """The serial port of one meter. ``port`` is a path, ``COM3`` or any pyserial URL. Opens nothing by itself.
 
-    def __init__(self, port: str, clock: Clock) -> None:
+    ``open_port`` is pyserial's unless a wire log listens in (``wire_log.WireTap.open``).
+    """
+
+    def __init__(self, port: str, clock: Clock, open_port: OpenPort | None = None) -> None:
         self.port = port
         self._clock = clock
+        self._open_port = open_port or serial.serial_for_url
         self._serial: serial.Serial | None = None
         self._received = bytearray()
 
@@ -58,7 +65,7 @@ class Transport:
         if self._serial is not None:
             return
         try:
-            self._serial = serial.serial_for_url(
+            self._serial = self._open_port(
                 self.port,
                 baudrate=_BAUD,
                 bytesize=serial.EIGHTBITS,
