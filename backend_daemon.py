@@ -8,7 +8,6 @@ Exit codes: 0 clean, 1 a check failed, 2 usage, 70 internal error (start it agai
 
 from __future__ import annotations
 
-import argparse
 import gc
 import logging
 import select
@@ -26,6 +25,7 @@ try:
     from aretas_reporter import AretasReporter, AretasUploader
     from averaging_buffer import AveragingBuffer
     from clock import Clock
+    from command_line import VERSION, parse_arguments
     from config_file import ConfigurationError
     from exit_codes import EXIT_CHECK_FAILED, EXIT_CLEAN, EXIT_CONFIGURATION, EXIT_INTERNAL
     from instance import HeldByAnother, InstanceLock
@@ -46,16 +46,6 @@ except ModuleNotFoundError as exc:
 if TYPE_CHECKING:
     from redis_cache import RedisCache
     from wire_recorder import WireRecorder
-
-VERSION = "1.0.0"
-
-_TOOLS = (
-    "check_config",
-    "status",
-    "find_meters",
-    "check",
-    "zero",
-)  # arguments that do something else than to run the daemon
 
 logger = logging.getLogger("backend_daemon")
 
@@ -277,80 +267,6 @@ def run(settings: Settings, *, level: int, console: TextIO | None, seconds: floa
     return EXIT_INTERNAL if daemon.crashed else EXIT_CLEAN
 
 
-def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
-    """Return the arguments of the command line. Ends the process with exit code 2 if they are wrong."""
-    parser = argparse.ArgumentParser(
-        prog="backend_daemon.py",
-        description="Reads voltage and current of a battery from two XDM1041 meters and reports them to the "
-        "Aretas cloud and, if enabled, to Redis.",
-        epilog="Without arguments it runs with config.cfg of the working directory. "
-        "Exit codes: 0 clean, 1 a check failed, 2 usage, 70 internal error, 78 configuration.",
-    )
-    parser.add_argument(
-        "--config", type=Path, metavar="PATH", help="the configuration file; log and data live beside it"
-    )
-    parser.add_argument("--check-config", action="store_true", help="only check the configuration file")
-    parser.add_argument(
-        "--status", action="store_true", help="show how the daemon of this folder is doing; it need not run"
-    )
-    parser.add_argument(
-        "--find-meters",
-        action="store_true",
-        help="show the serial ports, the meters on them and the lines for config.cfg",
-    )
-    parser.add_argument(
-        "--check", action="store_true", help="check everything: configuration, meters, clock, disk, cloud, Redis"
-    )
-    parser.add_argument(
-        "--send-test", action="store_true", help="with --check: send what was measured to the cloud, too"
-    )
-    parser.add_argument(
-        "--zero", action="store_true", help="measure what the current meter shows while the contactor is open"
-    )
-    parser.add_argument("--write", action="store_true", help="with --zero: store it in the configuration file")
-    parser.add_argument(
-        "--json", action="store_true", help="with --status, --find-meters, --check: as JSON, for programs"
-    )
-    parser.add_argument(
-        "--demo", action="store_true", help="run with simulated meters, battery and cloud; needs nothing"
-    )
-    parser.add_argument(
-        "--seconds",
-        type=_positive_seconds,
-        metavar="N",
-        help="with --demo: end by itself after N seconds; with --zero: measure for N seconds (60)",
-    )
-    parser.add_argument(
-        "--log-level",
-        default="INFO",
-        choices=("DEBUG", "INFO", "WARNING", "ERROR"),
-        type=str.upper,
-        help="default: INFO",
-    )
-    parser.add_argument("--version", action="version", version=f"PowerMonitorMiddleware {VERSION}")
-    options = parser.parse_args(arguments)
-    if options.seconds is not None and not (options.demo or options.zero):
-        parser.error("--seconds goes with --demo or --zero")
-    if options.zero and options.seconds is not None and options.seconds < 5:
-        parser.error("--zero needs at least 5 seconds")
-    if options.write and not options.zero:
-        parser.error("--write goes with --zero")
-    tools = [name for name in _TOOLS if getattr(options, name)]
-    if len(tools) > 1:
-        parser.error(f"one at a time: {_spelled(tools)}")
-    if options.json and not {*tools} & {"status", "find_meters", "check"}:
-        parser.error("--json goes with --status, --find-meters or --check")
-    if options.send_test and not options.check:
-        parser.error("--send-test goes with --check")
-    if options.demo and (options.config or tools):
-        parser.error(f"--demo makes its own configuration: leave out --config and {_spelled(_TOOLS)}")
-    return options
-
-
-def _spelled(names: Sequence[str]) -> str:
-    return ", ".join(f"--{name.replace('_', '-')}" for name in names)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line asks for. Return the exit code."""
     options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
@@ -398,13 +314,6 @@ def refuse(error: ConfigurationError, config: Path, level: int) -> int:
             logger.critical("%s", line)
         logging.shutdown()
     return EXIT_CONFIGURATION
-
-
-def _positive_seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds < 1e9:
-        raise argparse.ArgumentTypeError("must be a number of seconds above 0")
-    return seconds
 
 
 def guarded_main() -> int:
