@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from clock import Clock
 
-from .converter import Converter, Gain
+from .converter import Converter, Gain, RangeSetting
 from .faults import LINE_END, Chunk, Faults
 from .firmware_loop import STEADY, Command, LineReceiver, MainLoop, Timing
 from .instrument import Instrument, Reply
@@ -191,6 +191,11 @@ class VirtualMeter:
     def identity(self, text: str) -> None:
         with self._lock:
             self._instrument.identity = text
+
+    @property
+    def setting(self) -> RangeSetting:
+        """The range it is in now, and whether it may change that by itself."""
+        return self._instrument.converter.setting
 
     def say(self, data: bytes) -> None:
         """Send bytes that nobody asked for."""
