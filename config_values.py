@@ -10,8 +10,35 @@ import ipaddress
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date
 from typing import Any
 from urllib.parse import urlsplit
+
+_LARGEST_ZERO_UV = 5_000.0  # a tenth of the 50 mV range; what is more is a current, not a zero
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RangeChoice:
+    """A measuring range by name; ``fixed``: never to be left for a larger one."""
+
+    name: str
+    fixed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ZeroOffset:
+    """What the current meter shows without a current, in microvolts at the shunt.
+
+    When it was measured, and the serial number of the meter, are ``None`` where the file does not tell.
+    """
+
+    offset_uv: float
+    measured_on: date | None = None
+    serial_number: str | None = None
+
+
+NO_OFFSET = ZeroOffset(offset_uv=0.0)
 
 
 def whole(low: int, high: int = 2**31 - 1, unit: str = "") -> Callable[[str], int]:
@@ -36,6 +63,50 @@ def choice(choices: Mapping[str, Any]) -> Callable[[str], Any]:
         return by_word[lower]
 
     return parse
+
+
+def fixable(names: Iterable[str]) -> Callable[[str], RangeChoice]:
+    """Return a parser of one of some ranges, with or without ``fixed`` behind it."""
+    name_of = choice({name: name for name in names})
+
+    def parse(text: str) -> RangeChoice:
+        name = re.sub(r"\s+fixed$", "", text, flags=re.IGNORECASE)
+        return RangeChoice(name=name_of(name), fixed=name != text)
+
+    return parse
+
+
+def number(unit: str, *, low: float = -math.inf) -> Callable[[str], float]:
+    """Return a parser of decimal numbers of a unit, from ``low``."""
+
+    def parse(text: str) -> float:
+        value = (
+            float(text) if re.fullmatch(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?", text) else math.nan
+        )
+        if not low <= value < math.inf or value == -math.inf:
+            least = "" if low == -math.inf else f" of at least {low:g}"
+            raise ValueError(f"must be a number{least} ({unit}) with a decimal point, such as 58.5, without the unit")
+        return value
+
+    return parse
+
+
+def zero_offset(text: str) -> ZeroOffset:
+    """Return a zero offset as ``--zero`` writes it: microvolts, or microvolts, date and serial number of the meter."""
+    allowed = "must be microvolts such as -12.3, or those with date and serial number as --zero writes them"
+    fields = text.split()
+    if len(fields) not in (1, 3):
+        raise ValueError(f"{allowed}: -12.3 2026-11-24 22511041")
+    offset_uv = number("microvolts")(fields[0])
+    if abs(offset_uv) > _LARGEST_ZERO_UV:
+        raise ValueError(f"is too large for a zero: at most {_LARGEST_ZERO_UV:g} microvolts. Measure it with --zero")
+    if len(fields) == 1:
+        return ZeroOffset(offset_uv=offset_uv)
+    try:
+        measured_on = date.fromisoformat(fields[1])
+    except ValueError:
+        raise ValueError(f"{allowed}: the date is written as in 2026-11-24") from None
+    return ZeroOffset(offset_uv=offset_uv, measured_on=measured_on, serial_number=word(allowed)(fields[2]))
 
 
 def word(allowed: str) -> Callable[[str], str]:
@@ -117,6 +188,21 @@ def port(text: str) -> str:
             "must be a path such as /dev/serial/by-path/..., a name such as COM3, or socket://host:port "
             "or rfc2217://host:port"
         )
+    return text
+
+
+def ports(text: str) -> tuple[str, ...]:
+    """Return several serial ports with commas between them; a path may be a pattern such as /dev/ttyUSB*."""
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise ValueError("must be ports with one comma between two of them")
+    return tuple(port(name) for name in names)
+
+
+def log_path(text: str) -> str:
+    """Return the path of a log of the bytes of the meters. Its ending keeps it from being any other file's."""
+    if not text.isprintable() or not re.fullmatch(r"[^\"'].*\.jsonl", text) or re.search(r"\s[#;]", text):
+        raise ValueError("must be the path of a file that ends in .jsonl, such as wire.jsonl, without quotes")
     return text
 
 

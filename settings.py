@@ -2,45 +2,30 @@
 
 Runs in the main thread, before anything is built. Guarantees: ``load_settings()`` gives either a ``Settings`` that is
 complete and consistent, or one ``ConfigurationError`` that names every problem of the file at once. No message and no
-repr shows a password. Every key is one row of ``KEYS``, every other spelling in use somewhere one row of ``ALIASES``;
-a key in [DEFAULT] holds for every section, the key's own section wins. Whether a meter, a server or a folder really
-exists is not looked at here.
+repr shows a password. The keys are those of ``config_keys.py``; a key in [DEFAULT] holds for every section, the key's
+own section wins. Whether a meter, a server or a folder really exists is not looked at here.
 """
 
 from __future__ import annotations
 
-import configparser
 import ipaddress
 import math
 import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from config_file import ConfigFile, ConfigurationError, Key, Table, read_config_file
-from config_values import choice, credential, host, mac, ohm, port, url, whole, word
+from config_file import ConfigFile, ConfigurationError, read_config_file
+from config_keys import CURRENT_RANGES, TABLE, VOLTAGE_RANGES
+from config_keys import CurrentSource as CurrentSource
+from config_keys import Rate as Rate
+from config_values import NO_OFFSET, RangeChoice, ZeroOffset
 
-VOLTAGE_RANGES = {"50mV": 1, "500mV": 2, "5V": 3, "50V": 4, "500V": 5, "1000V": 6}
-CURRENT_RANGES = {"500uA": 1, "5mA": 2, "50mA": 3, "500mA": 4, "5A": 5, "10A": 6}
-
-
-class Rate(Enum):
-    """How fast a meter converts. Its published accuracy holds for ``SLOW`` only."""
-
-    SLOW = "slow"
-    MEDIUM = "medium"
-    FAST = "fast"
-
-
-class CurrentSource(Enum):
-    """What the current meter measures: the volts across a shunt, or the amperes themselves."""
-
-    SHUNT = "shunt"
-    DIRECT = "direct"
+_OVER_RANGE = 1.1  # a range of the meter ends at 1.1 times its name
+_STALE_AFTER_AT_LEAST_MS = 1_000  # a meter shows a new value three times a second
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,9 +45,16 @@ class ApiSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingSettings:
-    """How often the meters are read."""
+    """How often the meters are read and their settings verified, where they are looked for, when one counts as frozen.
+
+    ``stale_after_ms`` = 0: never. ``scan_ports`` may hold patterns; empty: the program's own choice.
+    """
 
     sample_interval_ms: int
+    verify_interval_ms: int = 10_000
+    stale_after_ms: int = 30_000
+    scan_ports: tuple[str, ...] = ()
+    wire_log: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,16 +70,27 @@ class MeterSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VoltageMeterSettings(MeterSettings):
-    """The meter on the battery voltage."""
+    """The meter on the battery voltage. A limit that is ``None`` is the range's own."""
+
+    minimum_v: float | None = None
+    maximum_v: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurrentMeterSettings(MeterSettings):
-    """The meter of the battery current. ``shunt_resistance_ohm`` is ``None`` for a direct measurement."""
+    """The meter of the battery current. ``shunt_resistance_ohm`` is ``None`` for a direct measurement.
+
+    A limit that is ``None`` is the range's own. ``range_fixed``: the range is not left for a larger one.
+    """
 
     source: CurrentSource
     shunt_resistance_ohm: float | None
     reverse_polarity: bool
+    range_fixed: bool = False
+    minimum_a: float | None = None
+    maximum_a: float | None = None
+    zero_offset: ZeroOffset = NO_OFFSET
+    deadband_a: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,85 +136,6 @@ class Settings:
         return tuple(secret for secret in (self.api.password, redis_password) if secret)
 
 
-_boolean = choice(configparser.ConfigParser.BOOLEAN_STATES)
-_milliseconds = " (milliseconds)"
-_seconds = " (seconds)"
-_serial_number = word("the serial number alone, such as 24152470")
-
-
-def _always(values: Mapping[str, Any]) -> bool:
-    return True
-
-
-def _with_shunt(values: Mapping[str, Any]) -> bool:
-    return bool(values["xdm_current_enable"]) and values["xdm_current_source"] is CurrentSource.SHUNT
-
-
-KEYS = (
-    Key("DEFAULT", "self_mac", mac, None, "the MAC of your device in the Aretas account", _always),
-    Key("DEFAULT", "API_URL", url, None, "the address of Aretas, https://iot.aretas.ca/rest/", _always),
-    Key("DEFAULT", "API_USERNAME", credential, None, "the user name of your Aretas account", _always),
-    Key("DEFAULT", "API_PASSWORD", credential, None, "the password of your Aretas account", _always, secret=True),
-    Key("XDM", "xdm_voltage_enable", _boolean, "False", "whether there is a meter of the battery voltage"),
-    Key(
-        "XDM",
-        "xdm_voltage_port",
-        port,
-        None,
-        "where the voltage meter is, such as /dev/serial/by-path/...",
-        lambda v: v["xdm_voltage_enable"],
-    ),
-    Key("XDM", "xdm_voltage_range", choice({name: name for name in VOLTAGE_RANGES}), "500V", "its range"),
-    Key("XDM", "xdm_voltage_serial", _serial_number, None, "its serial number"),
-    Key("XDM", "xdm_current_enable", _boolean, "False", "whether there is a meter of the battery current"),
-    Key(
-        "XDM",
-        "xdm_current_port",
-        port,
-        None,
-        "where the current meter is, such as /dev/serial/by-path/...",
-        lambda v: v["xdm_current_enable"],
-    ),
-    Key("XDM", "xdm_current_source", choice({s.value: s for s in CurrentSource}), "shunt", "what it measures"),
-    Key("XDM", "xdm_shunt_resistance", ohm, None, "the resistance of the shunt in ohms", _with_shunt),
-    Key("XDM", "xdm_current_reverse_polarity", _boolean, "False", "whether the sign is turned round"),
-    Key("XDM", "xdm_current_range", choice({n: n for n in (*VOLTAGE_RANGES, *CURRENT_RANGES)}), None, "its range"),
-    Key("XDM", "xdm_current_serial", _serial_number, None, "its serial number"),
-    Key("XDM", "xdm_rate", choice({rate.value: rate for rate in Rate}), "slow", "how fast the meters convert"),
-    Key("SERIAL", "sample_interval", whole(50, 3_600_000, _milliseconds), "5000", "how often the meters are read"),
-    Key("API", "report_interval", whole(1_000, 86_400_000, _milliseconds), "30000", "how often is reported"),
-    Key("API", "voltage_type", whole(0), "532", "the sensor type of the voltage"),
-    Key("API", "current_type", whole(0), "531", "the sensor type of the current"),
-    Key("API", "power_type", whole(0), "533", "the sensor type of the power"),
-    Key("API", "upload_batch", whole(1, 10_000), "500", "how many readings go in one request"),
-    Key("API", "upload_pause_ms", whole(0, 60_000, _milliseconds), "250", "the pause between two of them"),
-    Key("STORE", "store_max_mb", whole(1, 1_000_000), "500", "how large the database may become"),
-    Key("STORE", "store_keep_days", whole(0, 36_500), "31", "how long delivered readings are kept"),
-    Key("STORE", "store_sync_interval", whole(0, 86_400, _seconds), None, "what a power cut may cost"),
-    Key("STORE", "clock_hold_max", whole(0, 86_400, _seconds), "600", "how long a clock is waited for"),
-    Key("REDIS", "redis_enable", _boolean, "False", "whether the latest values go to a Redis server"),
-    Key("REDIS", "redis_host", host, "localhost", "where it runs"),
-    Key("REDIS", "redis_port", whole(1, 65_535), "6379", "its TCP port"),
-    Key("REDIS", "redis_db", whole(0), "0", "the number of its database"),
-    Key("REDIS", "redis_tls", _boolean, "False", "whether the connection is encrypted"),
-    Key("REDIS", "auth_redis", _boolean, None, "whether the password is sent"),
-    Key("REDIS", "redis_username", str, None, "the user name at the server"),
-    Key("REDIS", "redis_authpw", str, None, "the password of the server", secret=True),
-    Key("REDIS", "redis_ttl", whole(0, unit=_seconds), "0", "when stale values vanish"),
-)
-
-# (section, spelling) -> key
-ALIASES = {
-    ("ARETAS", "API_URL"): "API_URL",
-    ("ARETAS", "API_USERNAME"): "API_USERNAME",
-    ("ARETAS", "API_PASSWORD"): "API_PASSWORD",
-    ("REDIS", "enable_redis"): "redis_enable",
-    ("REDIS", "auth_pw"): "redis_authpw",
-}
-IGNORED = frozenset({"thread_sleep", "thread_sleep_time", "batch_mode", "serial_port"})
-TABLE = Table(KEYS, ALIASES, IGNORED)
-
-
 def load_settings(path: Path) -> Settings:
     """Read and check the file at ``path``. Raise ``ConfigurationError`` with everything that is wrong with it."""
     file = read_config_file(path, TABLE)
@@ -238,11 +162,36 @@ def _check_together(file: ConfigFile) -> None:
     types = [value[f"{quantity}_type"] for quantity in ("voltage", "current", "power")]
     if None not in types and len(set(types)) < len(types):
         file.refuse("voltage_type", f"must differ from current_type and power_type, and these from each other: {types}")
-    ranges = _current_ranges(value)
-    if value["xdm_current_range"] and value["xdm_current_range"] not in ranges:
-        message = f"must be one of: {', '.join(ranges)} (as xdm_current_source is {value['xdm_current_source'].value})"
-        file.refuse("xdm_current_range", message, value=value["xdm_current_range"])
+    if 0 < (value["xdm_stale_after"] or 0) < _STALE_AFTER_AT_LEAST_MS:
+        message = f"must be 0 (never) or at least {_STALE_AFTER_AT_LEAST_MS} milliseconds"
+        file.refuse("xdm_stale_after", message, value=str(value["xdm_stale_after"]))
+    _check_current_meter(file)
+    _check_limits(file)
     _warn_of_values(file)
+
+
+def _check_current_meter(file: ConfigFile) -> None:
+    value = file.values
+    ranges, source, chosen = _current_ranges(value), value["xdm_current_source"], value["xdm_current_range"]
+    if chosen and chosen.name not in ranges:
+        message = f"must be one of: {', '.join(ranges)} (as xdm_current_source is {source.value})"
+        file.refuse("xdm_current_range", message, value=chosen.name)
+    offset = value["xdm_current_zero_offset"]
+    if source is CurrentSource.DIRECT and offset and offset.offset_uv:
+        file.refuse("xdm_current_zero_offset", "is of a shunt, but xdm_current_source is direct: delete it")
+
+
+def _check_limits(file: ConfigFile) -> None:
+    """Report limits that leave nothing between them, or nothing that the range can measure."""
+    for quantity, end in (("voltage", _voltage_end_v(file.values)), ("current", _current_end_a(file.values))):
+        lowest, highest = (f"xdm_{quantity}_{each}" for each in ("min", "max"))
+        low, high = file.values[lowest], file.values[highest]
+        if low is not None and high is not None and low >= high:
+            file.refuse(lowest, f"must be below {highest}, {high:g}", value=f"{low:g}")
+        elif low is not None and low >= end:
+            file.refuse(lowest, f"must be below the end of the range, {end:g}", value=f"{low:g}")
+        elif high is not None and high <= -end:
+            file.refuse(highest, f"must be above the end of the range, {-end:g}", value=f"{high:g}")
 
 
 def _check_ports(file: ConfigFile, folder: Path) -> None:
@@ -298,6 +247,30 @@ def _current_ranges(values: Mapping[str, Any]) -> dict[str, int]:
     return CURRENT_RANGES if values["xdm_current_source"] is CurrentSource.DIRECT else VOLTAGE_RANGES
 
 
+def _current_range(values: Mapping[str, Any]) -> RangeChoice:
+    default = "10A" if values["xdm_current_source"] is CurrentSource.DIRECT else "50mV"
+    return values["xdm_current_range"] or RangeChoice(name=default, fixed=False)
+
+
+def _voltage_end_v(values: Mapping[str, Any]) -> float:
+    return _end_of(values["xdm_voltage_range"] or "1000V")
+
+
+def _current_end_a(values: Mapping[str, Any]) -> float:
+    """Return the largest current that can be measured, in amperes; infinite if that is not known."""
+    chosen, shunt_ohm = _current_range(values), values["xdm_shunt_resistance"]
+    if values["xdm_current_source"] is CurrentSource.DIRECT:
+        return _end_of(chosen.name)
+    largest = chosen.name if chosen.fixed or chosen.name != "50mV" else "500mV"  # it steps up by itself
+    return _end_of(largest) / shunt_ohm if shunt_ohm else math.inf
+
+
+def _end_of(range_name: str) -> float:
+    """Return where a range ends, in volts or amperes: 0.055 for 50mV."""
+    digits = range_name.rstrip("umVA")
+    return _OVER_RANGE * float(digits) * {"u": 1e-6, "m": 1e-3}.get(range_name[len(digits)], 1.0)
+
+
 def _settings(value: Mapping[str, Any], folder: Path, warnings: Iterable[str]) -> Settings:
     return Settings(
         self_mac=value["self_mac"],
@@ -312,13 +285,23 @@ def _settings(value: Mapping[str, Any], folder: Path, warnings: Iterable[str]) -
             upload_batch=value["upload_batch"],
             upload_pause_s=value["upload_pause_ms"] / 1000,
         ),
-        serial=SamplingSettings(sample_interval_ms=value["sample_interval"]),
+        serial=_sampling(value, folder),
         voltage_meter=_voltage_meter(value, folder) if value["xdm_voltage_enable"] else None,
         current_meter=_current_meter(value, folder) if value["xdm_current_enable"] else None,
         redis=_redis(value) if value["redis_enable"] else None,
         store=_store(value),
         folder=folder,
         warnings=tuple(warnings),
+    )
+
+
+def _sampling(value: Mapping[str, Any], folder: Path) -> SamplingSettings:
+    return SamplingSettings(
+        sample_interval_ms=value["sample_interval"],
+        verify_interval_ms=value["xdm_verify_interval"],
+        stale_after_ms=value["xdm_stale_after"],
+        scan_ports=tuple(_in_folder(port, folder) for port in value["xdm_scan_ports"] or ()),
+        wire_log=folder / value["xdm_wire_log"] if value["xdm_wire_log"] else None,
     )
 
 
@@ -329,21 +312,28 @@ def _voltage_meter(value: Mapping[str, Any], folder: Path) -> VoltageMeterSettin
         range_name=value["xdm_voltage_range"],
         rate=value["xdm_rate"],
         serial_number=value["xdm_voltage_serial"],
+        minimum_v=value["xdm_voltage_min"],
+        maximum_v=value["xdm_voltage_max"],
     )
 
 
 def _current_meter(value: Mapping[str, Any], folder: Path) -> CurrentMeterSettings:
     direct = value["xdm_current_source"] is CurrentSource.DIRECT
-    range_name = value["xdm_current_range"] or ("10A" if direct else "50mV")
+    chosen = _current_range(value)
     return CurrentMeterSettings(
         port=_in_folder(value["xdm_current_port"], folder),
-        range_number=_current_ranges(value)[range_name],
-        range_name=range_name,
+        range_number=_current_ranges(value)[chosen.name],
+        range_name=chosen.name,
         rate=value["xdm_rate"],
         serial_number=value["xdm_current_serial"],
         source=value["xdm_current_source"],
         shunt_resistance_ohm=None if direct else value["xdm_shunt_resistance"],
         reverse_polarity=value["xdm_current_reverse_polarity"],
+        range_fixed=chosen.fixed,
+        minimum_a=value["xdm_current_min"],
+        maximum_a=value["xdm_current_max"],
+        zero_offset=value["xdm_current_zero_offset"],
+        deadband_a=value["xdm_current_deadband"],
     )
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from config_file import ConfigurationError
-from settings import KEYS, Settings, load_settings
+from config_keys import KEYS
+from settings import Settings, load_settings
 
 EXAMPLE = (Path(__file__).parent.parent / "config.cfg.example").read_text(encoding="utf-8")
 PLACEHOLDERS = {"= changeme": "= 123456789", "= username": "= jane", "= password": "= 100%&#+ sure"}

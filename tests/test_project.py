@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from settings import KEYS
+from config_keys import KEYS
 from tests.rig import PROJECT, run_daemon
 
 POSIX_ONLY = {"termios", "tty", "pty", "fcntl", "pwd", "grp", "resource", "posix", "syslog", "readline", "curses"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from config_file import ConfigurationError
+from config_keys import ALIASES, KEYS
+from config_values import ZeroOffset
 from settings import (
-    ALIASES,
-    KEYS,
     CurrentSource,
     Rate,
     Settings,
@@ -112,6 +113,10 @@ def test_a_short_file_gets_the_defaults(tmp_path: Path) -> None:
     assert (current.port, current.range_name, current.range_number) == ("/dev/ttyUSB1", "50mV", 1)
     assert (current.source, current.shunt_resistance_ohm) == (CurrentSource.SHUNT, 0.0006667)
     assert current.reverse_polarity is False
+    assert (voltage.minimum_v, voltage.maximum_v, current.minimum_a, current.maximum_a) == (None,) * 4
+    assert (current.range_fixed, current.zero_offset, current.deadband_a) == (False, ZeroOffset(offset_uv=0.0), 0.0)
+    assert (got.serial.verify_interval_ms, got.serial.stale_after_ms) == (10_000, 30_000)
+    assert (got.serial.scan_ports, got.serial.wire_log) == ((), None)
 
 
 def test_the_file_of_a_user_of_the_original_works_unchanged(tmp_path: Path) -> None:
@@ -233,6 +238,41 @@ ACCEPTED = [
     ("XDM", "xdm_shunt_resistance", "6.667e-4", "s.current_meter.shunt_resistance_ohm", 6.667e-4),
     ("XDM", "xdm_shunt_resistance", ".00025", "s.current_meter.shunt_resistance_ohm", 2.5e-4),
     ("XDM", "xdm_voltage_enable", "0", "s.voltage_meter", None),
+    ("XDM", "xdm_current_range", "50 mV  Fixed", "s.current_meter.range_fixed", True),
+    ("XDM", "xdm_current_range", "50mV fixed", "s.current_meter.range_number", 1),
+    ("XDM", "xdm_current_range", "500mV fixed", "s.current_meter.range_name", "500mV"),
+    ("XDM", "xdm_current_range", "50mV", "s.current_meter.range_fixed", False),
+    ("XDM", "xdm_current_source", "direct\nxdm_current_range = 10A fixed", "s.current_meter.range_fixed", True),
+    ("XDM", "xdm_voltage_min", "40", "s.voltage_meter.minimum_v", 40.0),
+    ("XDM", "xdm_voltage_max", "+5.85e1", "s.voltage_meter.maximum_v", 58.5),
+    ("XDM", "xdm_voltage_max", "2000", "s.voltage_meter.maximum_v", 2000.0),
+    ("XDM", "xdm_current_min", "-100\nxdm_current_max = -.5", "s.current_meter.minimum_a", -100.0),
+    ("XDM", "xdm_current_max", "75.", "s.current_meter.maximum_a", 75.0),
+    ("XDM", "xdm_current_min", "800", "s.current_meter.minimum_a", 800.0),
+    ("XDM", "xdm_current_zero_offset", "-12.3", "s.current_meter.zero_offset", ZeroOffset(offset_uv=-12.3)),
+    (
+        "XDM",
+        "xdm_current_zero_offset",
+        "-12.3 2026-11-24 22511041",
+        "s.current_meter.zero_offset",
+        ZeroOffset(offset_uv=-12.3, measured_on=date(2026, 11, 24), serial_number="22511041"),
+    ),
+    ("XDM", "xdm_current_zero_offset", "0\nxdm_current_source = direct", "s.current_meter.deadband_a", 0.0),
+    ("XDM", "xdm_current_deadband", "0.02", "s.current_meter.deadband_a", 0.02),
+    ("XDM", "xdm_verify_interval", "100", "s.serial.verify_interval_ms", 100),
+    ("XDM", "xdm_stale_after", "0", "s.serial.stale_after_ms", 0),
+    ("XDM", "xdm_stale_after", "1000", "s.serial.stale_after_ms", 1000),
+    ("XDM", "xdm_scan_ports", "COM3", "s.serial.scan_ports", ("COM3",)),
+    (
+        "XDM",
+        "xdm_scan_ports",
+        "/dev/serial/by-path/*usb-0:1.[12]:1.0-port0 ,socket://10.0.0.5:4001",
+        "s.serial.scan_ports",
+        ("/dev/serial/by-path/*usb-0:1.[12]:1.0-port0", "socket://10.0.0.5:4001"),
+    ),
+    ("XDM", "xdm_scan_ports", "ttys/*", "s.serial.scan_ports[0]", "FOLDER/ttys/*"),
+    ("XDM", "xdm_wire_log", "wire.jsonl", "str(s.serial.wire_log)", "FOLDER/wire.jsonl"),
+    ("XDM", "xdm_wire_log", "/var/log/my meters.jsonl", "str(s.serial.wire_log)", "/var/log/my meters.jsonl"),
     ("SERIAL", "sample_interval", "50", "s.serial.sample_interval_ms", 50),
     ("API", "report_interval", "86400000", "s.api.report_interval_ms", 86_400_000),
     ("API", "power_type", "0", "s.api.power_type", 0),
@@ -323,6 +363,36 @@ REFUSED = [
     ("XDM", "xdm_current_port", "/dev/ttyUSB2", "the voltage meter already uses it"),
     ("XDM", "xdm_current_serial", "OWON,XDM1041,24152470,V4.3.0,3", "serial number alone"),
     ("XDM", "xdm_current_serial", "1\nxdm_voltage_serial = 1", "must differ from xdm_voltage_serial"),
+    ("XDM", "xdm_current_range", "75mV fixed", "50mV, 500mV, 5V, 50V, 500V, 1000V, 500uA"),
+    ("XDM", "xdm_current_range", "fixed", "50mV, 500mV"),
+    ("XDM", "xdm_current_range", "10A fixed", "(as xdm_current_source is shunt)"),
+    ("XDM", "xdm_voltage_min", "60\nxdm_voltage_max = 40", "must be below xdm_voltage_max, 40"),
+    ("XDM", "xdm_voltage_min", "40\nxdm_voltage_max = 40", "must be below xdm_voltage_max, 40"),
+    ("XDM", "xdm_voltage_min", "48000", "below the end of the range, 550"),
+    ("XDM", "xdm_voltage_max", "-550", "above the end of the range, -550"),
+    ("XDM", "xdm_current_min", "825", "below the end of the range, 824.959"),
+    ("XDM", "xdm_current_min", "82.5\nxdm_current_range = 50mV fixed", "below the end of the range, 82.4959"),
+    ("XDM", "xdm_current_max", "-11\nxdm_current_source = direct", "above the end of the range, -11"),
+    *(
+        ("XDM", "xdm_voltage_max", bad, "(V) with a decimal point")
+        for bad in ("58,5", "58.5V", "nan", "inf", "٥", "1e999")
+    ),
+    *(("XDM", "xdm_current_deadband", bad, "of at least 0 (A)") for bad in ("-0.1", "0,1", "-1e999", "a")),
+    ("XDM", "xdm_current_zero_offset", "1e-5 V", "-12.3 2026-11-24 22511041"),
+    ("XDM", "xdm_current_zero_offset", "-12.3 24.11.2026 22511041", "2026-11-24"),
+    ("XDM", "xdm_current_zero_offset", "-12.3 2026-13-24 22511041", "as in 2026-11-24"),
+    ("XDM", "xdm_current_zero_offset", "-12.3 2026-11-24 OWON,XDM1041", "as --zero writes them"),
+    ("XDM", "xdm_current_zero_offset", "-12,3", "(microvolts)"),
+    ("XDM", "xdm_current_zero_offset", "5000.1", "at most 5000 microvolts"),
+    ("XDM", "xdm_current_zero_offset", "1\nxdm_current_source = direct", "is of a shunt"),
+    ("XDM", "xdm_verify_interval", "99", "from 100 to 3600000"),
+    ("XDM", "xdm_stale_after", "999", "must be 0 (never) or at least 1000"),
+    ("XDM", "xdm_stale_after", "-1", "from 0 to 86400000"),
+    ("XDM", "xdm_scan_ports", "/dev/ttyUSB0 /dev,,COM3", "one comma between two"),
+    ("XDM", "xdm_scan_ports", "/dev/ttyUSB0, ttyUSB1", "must be a path such as"),
+    ("XDM", "xdm_wire_log", "config.cfg", "ends in .jsonl"),
+    ("XDM", "xdm_wire_log", '"wire.jsonl"', "without quotes"),
+    ("XDM", "xdm_wire_log", "wire.jsonl # all bytes", "without quotes"),
     *(("XDM", "xdm_shunt_resistance", bad, "decimal point") for bad in ("0", "-1", "0,5", "nan", "inf", "1e999")),
     *(("XDM", "xdm_shunt_resistance", bad, "decimal point") for bad in ("1e-999", "1_0.0", "٠.٥", "0.5 ohm")),
     ("XDM", "xdm_shunt_resistance", "", "is missing"),
