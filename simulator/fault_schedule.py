@@ -47,6 +47,12 @@ class Strike:
         """When it is over and the meter has booted, if that is a part of it: seconds after the schedule's start."""
         return self.at_s + (0.0 if self.once else self.duration_s) + MISHAPS[self.kind].tail_s
 
+    @property
+    def gone_s(self) -> float:
+        """When nothing of it can come any more: seconds after the schedule's start."""
+        mishap = MISHAPS[self.kind]
+        return self.at_s + self.duration_s + mishap.tail_s + mishap.echo_s
+
 
 class FaultSchedule:
     """Plays strikes on a pair of meters: ``start()`` does it in a thread, ``play()`` in the caller's."""

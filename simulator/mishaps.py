@@ -90,13 +90,15 @@ class Mishap:
     ``begin_once``, which faults of replies have, spoils one to three replies and nothing more.
 
     ``lasts_s``: the shortest and the longest it takes; ``tail_s``: how long the meter itself needs afterwards (to
-    boot). ``moves_port``: the port goes, so that another such fault at the same place makes no sense. ``both``: it
-    happens to both meters at once. ``share``: how often it comes, 1 unless told.
+    boot); ``echo_s``: how long after that something of it may still come. ``moves_port``: the port goes, so that
+    another such fault at the same place makes no sense. ``both``: it happens to both meters at once. ``share``: how
+    often it comes, 1 unless told.
     """
 
     begin: Callable[[Place, random.Random], End]
     lasts_s: tuple[float, float]
     tail_s: float = 0.0
+    echo_s: float = 0.0
     moves_port: bool = False
     both: bool = False
     share: float = 1.0
@@ -110,18 +112,20 @@ def _nothing() -> None:
 # -- the wire -------------------------------------------------------------------------------------------------------
 
 
-def _wire(make: Callable[[random.Random], Fault], *, share: float = 1.0) -> Mishap:
-    """Return a fault of replies: of all while it lasts, or of a few."""
+def _wire(
+    make: Callable[[random.Random], Fault], *, share: float = 1.0, echo_s: float = 0.0, single: bool = False
+) -> Mishap:
+    """Return a fault of replies: of all while it lasts, or of one to three; with ``single`` of one only."""
 
-    def begin(place: Place, chance: random.Random, times: int | None = None) -> End:
+    def begin(place: Place, chance: random.Random, times: int | None = 1 if single else None) -> End:
         faults = place.meter.faults
         armed = faults.arm(make(chance), to=chance.choice(("MEAS1?", None)), times=times)
         return lambda: faults.disarm(armed)
 
     def begin_once(place: Place, chance: random.Random) -> End:
-        return begin(place, chance, chance.choice((1, 1, 1, 2, 3)))
+        return begin(place, chance, 1 if single else chance.choice((1, 1, 1, 2, 3)))
 
-    return Mishap(begin=begin, begin_once=begin_once, lasts_s=(0.5, 5.0), share=share)
+    return Mishap(begin=begin, begin_once=begin_once, lasts_s=(0.5, 5.0), share=share, echo_s=echo_s)
 
 
 def _silent(place: Place, _chance: random.Random) -> End:
@@ -296,21 +300,22 @@ def _key_twice(place: Place, chance: random.Random) -> End:
     return _nothing
 
 
+# A reply whose damage looks right (a digit, the sign) can be told from another one; the same damage twice cannot.
 MISHAPS: dict[str, Mishap] = {
     "unplugged": Mishap(begin=_unplugged, lasts_s=(0.1, 20.0), moves_port=True, share=2.0),
     "unplugged for minutes": Mishap(begin=_unplugged, lasts_s=(60.0, 300.0), moves_port=True, share=0.1),
     "back under another name": Mishap(begin=_other_name, lasts_s=(1.0, 20.0), moves_port=True),
     "silent": Mishap(begin=_silent, lasts_s=(0.1, 60.0)),
     "stalled, then all at once": Mishap(begin=_stalled, lasts_s=(8.0, 8.0)),
-    "late": _wire(lambda chance: late(chance.uniform(0.3, 3.0)), share=2.0),
+    "late": _wire(lambda chance: late(chance.uniform(0.3, 3.0)), share=2.0, echo_s=3.0),
     "doubled": _wire(lambda _chance: doubled()),
     "kept back for the next": _wire(lambda _chance: with_the_next()),
     "cut": _wire(lambda chance: cut(chance.randrange(14), line_end=False)),
     "cut, with line end": _wire(lambda chance: cut(chance.randrange(14), line_end=True)),
-    "front lost": _wire(lambda chance: front_lost(chance.choice((1, 1, 2, 5)))),
-    "split": _wire(lambda chance: split(chance.randrange(1, 14), chance.uniform(0.01, 2.0))),
+    "front lost": _wire(lambda chance: front_lost(chance.choice((1, 1, 2, 5))), single=True),
+    "split": _wire(lambda chance: split(chance.randrange(1, 14), chance.uniform(0.01, 2.0)), echo_s=2.0),
     "garbled": _wire(lambda chance: garbled(chance.randrange(12), chance.choice((1, 1, 2, 8)))),
-    "digit changed": _wire(lambda chance: digit_changed(chance.randrange(9), chance.randrange(1, 10))),
+    "digit changed": _wire(lambda chance: digit_changed(chance.randrange(9), chance.randrange(1, 10)), single=True),
     "NUL or not ASCII": _wire(
         lambda chance: spoilt(chance.choice((b"\0", b"\xff", b"\xa6\xb8")), at=chance.randrange(9))
     ),

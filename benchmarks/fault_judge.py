@@ -1,0 +1,211 @@
+"""The judge of ``meter_faults.py``: what was wrong with what the daemon counted and reported, and what faults cost.
+
+It is handed the whole record of a run, afterwards. How a single value is judged stands in ``fast_bench.py``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from benchmarks.fast_bench import (
+    CURRENT_TYPE,
+    HOLD_S,
+    POWER_TYPE,
+    REPLY_WITHIN_S,
+    SHUNT_VOLTS,
+    VOLTAGE_TYPE,
+    VOLTS,
+    FastBench,
+    Taken,
+)
+from measurements import PowerSample
+from simulator.battery import SHUNT_OHM
+from simulator.fault_schedule import Strike
+from simulator.mishaps import MISHAPS
+
+METERS = ("voltage", "current")
+TWO = "two at one meter"
+STALE_AFTER_S = 30.0
+GIVEN_UP_S = 120.0
+_MOST_DETAILS = 50
+_LAST_VICTIM_S = 1.0  # a sample asked for just before the next fault may be its victim
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Episode:
+    """What struck, when it began, and when it was all over and both meters worked again (monotonic, fast clock)."""
+
+    strikes: tuple[Strike, ...]
+    began_mono_s: float
+    well_mono_s: float
+    seed: int
+
+    def of(self, meter: str) -> list[Strike]:
+        """Return the strikes that concern a meter."""
+        return [strike for strike in self.strikes if strike.meter == meter or MISHAPS[strike.kind].both]
+
+    def over_mono_s(self, meter: str) -> float:
+        """Return when the last strike at a meter was over; the beginning if none was."""
+        return self.began_mono_s + max((strike.over_s for strike in self.of(meter)), default=0.0)
+
+
+@dataclass(slots=True, kw_only=True)
+class Result:
+    """What a leg showed. Times in seconds of the fast clock."""
+
+    faults: Counter[str] = field(default_factory=Counter)
+    wrong: Counter[str] = field(default_factory=Counter)
+    stale: int = 0
+    wrong_means: int = 0
+    means: int = 0
+    samples: int = 0
+    recoveries_s: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    lost: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    not_recovered: int = 0
+    healthy_lost: int = 0
+    healthy_due: int = 0
+    quiet_s: float = 0.0
+    quiet_lost: int = 0
+    alarms: list[str] = field(default_factory=list)
+    details: list[str] = field(default_factory=list)
+
+    def add(self, other: Result) -> None:
+        """Take in what another leg showed."""
+        self.faults += other.faults
+        self.wrong += other.wrong
+        for name in ("stale", "wrong_means", "means", "samples", "not_recovered", "quiet_lost", "quiet_s"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.healthy_lost += other.healthy_lost
+        self.healthy_due += other.healthy_due
+        self.alarms += other.alarms
+        self.details += other.details
+        for kind, values in other.recoveries_s.items():
+            self.recoveries_s[kind] += values
+        for kind, counts in other.lost.items():
+            self.lost[kind] += counts
+
+
+def value_of(sample: PowerSample, meter: str) -> float | None:
+    """Return what one meter contributed to a sample."""
+    return sample.voltage_v if meter == "voltage" else sample.current_a
+
+
+def wrong_values(taken: Taken) -> list[str]:
+    """Return what is wrong with a sample: nothing, if each of its values is what was true when it was asked for."""
+    sample = taken.sample
+    from_mono_s = sample.start_mono_s - HOLD_S
+    to_mono_s = min(taken.counted_mono_s, sample.start_mono_s + REPLY_WITHIN_S)
+    wrong = []
+    if sample.voltage_v is not None and not VOLTS.had(sample.voltage_v, from_mono_s, to_mono_s):
+        wrong.append("voltage")
+    if sample.current_a is not None and not SHUNT_VOLTS.had(sample.current_a * SHUNT_OHM, from_mono_s, to_mono_s):
+        wrong.append("current")
+    if sample.power_kw is not None:
+        product_kw = (sample.voltage_v or math.nan) * (sample.current_a or math.nan) / 1000
+        if not math.isclose(sample.power_kw, product_kw, rel_tol=1e-9):
+            wrong.append("power")
+    return wrong
+
+
+def judge(bench: FastBench, episodes: Sequence[Episode], ended_mono_s: float, seed: int) -> Result:
+    """Return what a leg showed."""
+    result = Result()
+    taken = sorted(bench.taken, key=lambda each: each.sample.start_mono_s)
+    result.samples = len(taken)
+    for each in taken:
+        judge_sample(each, episodes, result, seed)
+    for episode, following in itertools.pairwise([*episodes, None]):
+        assert episode is not None
+        until_mono_s = following.began_mono_s if following else ended_mono_s
+        judge_episode(episode, [each.sample for each in taken], bench, until_mono_s, result)
+    judge_means(bench, taken, result)
+    return result
+
+
+def judge_sample(taken: Taken, episodes: Sequence[Episode], result: Result, seed: int) -> None:
+    """Note what is wrong with a sample, and in which episode."""
+    for meter in wrong_values(taken):
+        start_mono_s = taken.sample.start_mono_s
+        episode = next((e for e in reversed(episodes) if e.began_mono_s <= start_mono_s), None)
+        strikes = episode.strikes if episode else ()
+        if episode is not None and meter != "power" and _held_and_unknowable(taken, meter, episode):
+            result.stale += 1
+            continue
+        result.wrong["+".join(sorted({strike.kind for strike in strikes})) or "no fault"] += 1
+        if result.wrong.total() > _MOST_DETAILS:
+            continue
+        after_s = start_mono_s - episode.began_mono_s if episode else math.nan
+        result.details.append(
+            f"seed {seed}, episode {episode.seed if episode else '-'}: wrong {meter} {after_s:.2f} s after its begin: "
+            f"{taken.sample}; truth {VOLTS(start_mono_s):.3f} V, {SHUNT_VOLTS(start_mono_s) / SHUNT_OHM:.4f} A; "
+            f"{[(s.kind, s.meter, round(s.at_s, 2), round(s.duration_s, 2), s.once) for s in strikes]}"
+        )
+
+
+def _held_and_unknowable(taken: Taken, meter: str, episode: Episode) -> bool:
+    """Return whether a wrong value is what the meter showed when it was put in hold, not longer ago than it may be."""
+    start_mono_s = taken.sample.start_mono_s
+    for strike in episode.strikes:
+        held_mono_s = episode.began_mono_s + strike.at_s
+        since_s = start_mono_s - held_mono_s
+        if strike.kind == "hold" and strike.meter == meter and 0 <= since_s <= STALE_AFTER_S + 1.0:
+            value, truth = value_of(taken.sample, meter) or 0.0, VOLTS if meter == "voltage" else SHUNT_VOLTS
+            value *= 1.0 if meter == "voltage" else SHUNT_OHM
+            return truth.had(value, held_mono_s - 2 * HOLD_S, start_mono_s)
+    return False
+
+
+def judge_episode(
+    episode: Episode, samples: Sequence[PowerSample], bench: FastBench, until_mono_s: float, result: Result
+) -> None:
+    """Note how many samples an episode cost each meter after it was over, how long it took to recover, and the rest."""
+    result.faults.update(strike.kind for strike in episode.strikes)
+    if math.isinf(episode.well_mono_s):
+        result.not_recovered += 1
+        result.details.append(f"episode {episode.seed}: not well {GIVEN_UP_S:g} s after {episode.strikes}")
+        return
+    during = [s for s in samples if episode.began_mono_s <= s.start_mono_s <= episode.well_mono_s]
+    for meter in METERS:
+        strikes, over_mono_s = episode.of(meter), episode.over_mono_s(meter)
+        missing = [s.start_mono_s for s in during if value_of(s, meter) is None]
+        if not strikes:
+            result.healthy_due += len(during)
+            result.healthy_lost += len(missing)
+            continue
+        late = [start for start in missing if start > over_mono_s]
+        well_mono_s = late[-1] + bench.sample_interval_s if late else over_mono_s
+        kind = strikes[0].kind if len(strikes) == 1 else TWO
+        result.lost[kind].append(len(late))
+        result.recoveries_s[kind].append(well_mono_s - over_mono_s)
+    quiet = [s for s in samples if episode.well_mono_s < s.start_mono_s < until_mono_s - _LAST_VICTIM_S]
+    result.quiet_s += until_mono_s - episode.well_mono_s
+    result.quiet_lost += sum(value_of(sample, meter) is None for sample in quiet for meter in METERS)
+    result.alarms += [
+        warned.message
+        for warned in bench.warnings
+        if episode.well_mono_s < warned.mono_s < until_mono_s and "samples were missed" not in warned.message
+    ]
+
+
+def judge_means(bench: FastBench, taken: Sequence[Taken], result: Result) -> None:
+    """Note every reported mean that does not lie among the samples of its interval."""
+    offset_s = bench.clock.utc_s() - bench.clock.mono_s()
+    kinds = {VOLTAGE_TYPE: "voltage_v", CURRENT_TYPE: "current_a", POWER_TYPE: "power_kw"}
+    by_interval: dict[tuple[int, int], list[float]] = defaultdict(list)
+    for each in taken:
+        number = math.ceil((each.sample.start_mono_s + offset_s) / bench.report_interval_s)
+        for kind, name in kinds.items():
+            if (value := getattr(each.sample, name)) is not None:
+                by_interval[number, kind].append(value)
+    for received in bench.cloud.received:
+        datum = received.datum
+        values = by_interval[math.ceil(datum.timestamp_utc_ms / 1000 / bench.report_interval_s), datum.type]
+        slack = 1e-9 * abs(datum.data)
+        result.means += 1
+        if not values or not min(values) - slack <= datum.data <= max(values) + slack:
+            result.wrong_means += 1
+            result.details.append(f"a reported mean is none: {datum}, {len(values)} samples")
