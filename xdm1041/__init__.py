@@ -1,6 +1,7 @@
 """The OWON XDM1041 bench multimeter over serial; usable on its own.
 
-``transport`` moves bytes, ``commands`` knows the words, ``driver`` has ``XDM1041``; errors are in ``errors``.
+``transport`` moves bytes, ``commands`` knows the words, ``driver`` has ``XDM1041``, ``ports`` finds the ports meters
+may be on; errors are in ``errors``.
 """
 
 from .commands import RANGES, Identity, MeterRange, XDM1041Mode, XDM1041Rate
@@ -18,6 +19,7 @@ from .errors import (
     WrongInstrument,
     XDM1041Error,
 )
+from .ports import PortBook, candidate_ports, identify
 
 __all__ = [
     "RANGES",
@@ -27,6 +29,7 @@ __all__ = [
     "Interrupted",
     "MeterRange",
     "Overload",
+    "PortBook",
     "PortLost",
     "PortUnavailable",
     "ReplyMalformed",
@@ -37,4 +40,6 @@ __all__ = [
     "XDM1041Error",
     "XDM1041Mode",
     "XDM1041Rate",
+    "candidate_ports",
+    "identify",
 ]

@@ -6,9 +6,9 @@
 
 Used by one thread at a time; only ``interrupt()`` may be called from another. The constructor opens nothing.
 Guarantees: strict question and answer, one question outstanding; a number leaves only if its reply was a whole line of
-exactly the expected form; mode, range and speed are read back, never assumed. It does not retry: after a
-``BrokenExchange``, ``SettingsDiffer`` or ``Unsettled`` call ``connect()`` again, after a ``PortLost`` or
-``WrongInstrument`` ``disconnect()`` first.
+exactly the expected form; mode, range and speed are read back, never assumed; a meter with a serial number is looked
+for on the other ports of its ``PortBook``. It does not retry: after a ``BrokenExchange``, ``SettingsDiffer`` or
+``Unsettled`` call ``connect()`` again, after a ``PortLost`` or ``WrongInstrument`` ``disconnect()`` first.
 
 The public names are those of the library XDM1041Python, which users of the original daemon know from its README.
 """
@@ -18,6 +18,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 from clock import Clock
 
@@ -27,11 +28,15 @@ from .errors import (
     BrokenExchange,
     Interrupted,
     Overload,
+    PortLost,
+    PortUnavailable,
     ReplyMalformed,
     SettingsDiffer,
     Unsettled,
     WrongInstrument,
 )
+from .ports import PortBook
+from .settling import LOOK_BEFORE_S, Settling
 from .transport import Transport
 
 logger = logging.getLogger(__name__)
@@ -40,10 +45,7 @@ _REPLY_TIMEOUT_S = 1.0  # a meter answers within 3 to 60 ms; versions from V4.3.
 _IDENTIFY_TRIES = 5  # the first question after power-on can go unanswered or come back with noise in front
 _AFTER_SET_S = 0.1  # time for the noise of the answer mode to come, so that it can be thrown away
 _AFTER_CONFIGURE_S = 0.2
-_SETTLE_AT_LEAST_S = 1.0
-_SETTLE_AT_MOST_S = 3.0
 _SETTLE_POLL_S = 0.1
-_CHANGES_UNTIL_SETTLED = 2  # from zero to the transient, from the transient to the first good value
 
 
 class XDM1041:
@@ -52,6 +54,7 @@ class XDM1041:
     ``mode``: what to measure. ``rng``: the number of the manual range, from 1; for DC volts 1 = 50 mV, 2 = 500 mV,
     3 = 5 V, 4 = 50 V, 5 = 500 V, 6 = 1000 V. ``serial_device``: a path, ``COM3`` or a pyserial URL.
     ``rate``: how often it converts. ``serial_number``: refuse any other meter; ``None`` takes what is there.
+    ``ports``: what the meters of one program share, and where a meter with a serial number is looked for.
     Raises ``ValueError`` for a range that the mode does not have.
     """
 
@@ -63,6 +66,7 @@ class XDM1041:
         *,
         rate: XDM1041Rate = XDM1041Rate.SLOW,
         serial_number: str | None = None,
+        ports: PortBook | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.mode = mode
@@ -71,6 +75,8 @@ class XDM1041:
         self.serial_number = serial_number
         self.identity: Identity | None = None
         self._clock = clock or Clock()
+        self._ports = ports
+        self._claim: str | None = None
         self._transport = Transport(serial_device, self._clock)
         self._interrupted = threading.Event()
         self._set_up = False
@@ -78,36 +84,38 @@ class XDM1041:
 
     @property
     def port(self) -> str:
-        """The port as it was given."""
+        """The port as it was given, or the one the meter was found on."""
         return self._transport.port
+
+    @property
+    def look_before_s(self) -> float:
+        """How long before a reading a look at the meter tells whether the reading can be a transient: seconds."""
+        return LOOK_BEFORE_S[self.rate]
 
     def connect(self) -> Identity:
         """Bring the meter to where its next reading can be trusted, and return who it is.
 
         Opens the port if need be, drains it, identifies the meter, then verifies its settings if they were made before
-        and still hold; otherwise makes them, reads them back and waits until the readings have settled. Blocks about
-        3 s, 5 s more when nothing answers. Raises any ``XDM1041Error``; may be called again after each.
+        and still hold; otherwise makes them and reads them back. Then waits until the readings have settled. Blocks
+        about 3 s, 5 s more when nothing answers, and 1.3 s for each other port that is looked on. Raises any
+        ``XDM1041Error``; may be called again after each.
         """
-        self._transport.open()
-        self._transport.drain()
-        identity = self.test_conn()
-        if self.serial_number is not None and identity.serial_number != self.serial_number:
-            raise WrongInstrument(
-                f"{self.port} has the meter with serial number {identity.serial_number}, not {self.serial_number}"
-            )
+        identity = self._reach()
         if identity != self.identity:
             self._set_up = False
         self.identity = identity
         if not (self._set_up and self._settings_hold()):
             self.configure()
-        if not self._settled:
-            self.settle()
+        self.settle()
         return identity
 
     def disconnect(self) -> None:
         """Close the port. Its settings are not trusted when it is opened again. Never fails."""
         self._set_up = False
         self._transport.close()
+        if self._ports is not None:
+            self._ports.release(self._claim)
+        self._claim = None
 
     def interrupt(self) -> None:
         """End every wait of the driver, now and from now on, with ``Interrupted``. For the daemon's stop."""
@@ -163,24 +171,19 @@ class XDM1041:
             self._check(commands.RATE, lambda reply: commands.rate_matches(reply, self.rate))
 
     def settle(self) -> None:
-        """Throw readings away until the meter shows good ones after a change of its settings.
+        """Throw readings away until the meter shows good ones.
 
-        At least 1 s and two new values, or 3 s. Raises ``Unsettled`` if it still answers exactly zero then.
+        After a change of its settings, or an exact zero: at least 1 s and two new values that are not zero, or 3 s
+        without a zero. Else only until it is certain that no such change was missed, 0.1 to 0.4 s.
+        Raises ``Unsettled`` if it still answers exactly zero after 3 s.
         """
-        started_mono_s = self._clock.mono_s()
-        last, changes = "", -1
+        settling = Settling(self._clock.mono_s(), self.rate, settled=self._settled)
         while True:
             text = self._ask(commands.MEASURE)
-            if text != last:
-                last, changes = text, changes + 1
-            elapsed_s = self._clock.mono_s() - started_mono_s
-            zero = self._is_zero(text)
-            changed = elapsed_s >= _SETTLE_AT_LEAST_S and changes >= _CHANGES_UNTIL_SETTLED
-            if not zero and (changed or elapsed_s >= _SETTLE_AT_MOST_S):
-                self._settled = True
+            over = settling.is_over(text, self._clock.mono_s(), zero=self._is_zero(text))
+            self._settled = over or settling.settled
+            if over:
                 return
-            if elapsed_s >= _SETTLE_AT_MOST_S:
-                raise Unsettled(f"still exactly zero after {_SETTLE_AT_MOST_S:g} s: is it in hold?")
             self._pause(_SETTLE_POLL_S)
 
     def read_val1_raw(self) -> float:
@@ -188,12 +191,18 @@ class XDM1041:
 
         Raises ``Overload``, ``Unsettled``, ``BrokenExchange``, ``PortLost``.
         """
-        text = self._ask(commands.MEASURE)
-        try:
-            return commands.parse_reading(text, self.range)
-        except Unsettled:
-            self._settled = False
-            raise
+        return self._reading(self._ask(commands.MEASURE))
+
+    def read_val1_sure(self) -> float:
+        """Return the present reading as two equal answers have it, or the middle one of three that differ.
+
+        A digit that is garbled into another digit has the form of a reading; it does not pass here. Between two
+        answers the meter may well show a new conversion. Blocks 10 ms, 3 s at most; raises as ``read_val1_raw()``.
+        """
+        values = [self.read_val1_raw(), self.read_val1_raw()]
+        if values[0] != values[1]:
+            values.append(self.read_val1_raw())
+        return sorted(values)[1]
 
     def read_val2_raw(self) -> float | None:
         """Return the reading of the second display in SI units, ``None`` if it is off. Blocks and raises likewise."""
@@ -221,6 +230,14 @@ class XDM1041:
         """Change to another manual range of the present mode. Raises and blocks as ``set_mode()``."""
         self.set_mode(self.mode, rng)
 
+    def use_range(self, rng: int) -> None:
+        """Have the next ``connect()`` set another manual range of the present mode. Sends nothing, does not block.
+
+        Raises ``ValueError`` for a range the mode does not have.
+        """
+        self.range = commands.range_of(self.mode, rng)
+        self._set_up = self._settled = False
+
     def set_sample_speed_slow(self) -> None:
         """Convert slowly (nominally 4/s; the only speed with full accuracy). Raises and blocks as ``set_mode()``."""
         self._set_rate(XDM1041Rate.SLOW)
@@ -238,6 +255,52 @@ class XDM1041:
         self.configure()
         self.settle()
 
+    def _reach(self) -> Identity:
+        """Return who answers, on the present port or, if the meter must be another one, on the port it is found on."""
+        try:
+            return self._identify_here()
+        except (BrokenExchange, PortLost, PortUnavailable, WrongInstrument):
+            if self._ports is None or self.serial_number is None:
+                raise
+            self.disconnect()
+            found = self._search(self._ports)
+            if found is None:
+                raise
+        self._transport = Transport(found, self._clock)
+        return self._identify_here()
+
+    def _identify_here(self) -> Identity:
+        if self._ports is not None and self._claim is None:
+            self._claim = self._ports.claim(self.port, self._pause)
+        self._transport.open()
+        self._transport.drain()
+        identity = self.test_conn()
+        known = self.serial_number or (self.identity.serial_number if self.identity else identity.serial_number)
+        if identity.serial_number != known:
+            identity = self.test_conn()  # one garbled digit makes no other meter
+        if self.serial_number is not None and identity.serial_number != self.serial_number:
+            raise WrongInstrument(
+                f"{self.port} has the meter with serial number {identity.serial_number}, not {self.serial_number}"
+            )
+        if self._ports is not None and self._claim is not None:
+            self._ports.keep(self._claim)
+        return identity
+
+    def _search(self, ports: PortBook) -> str | None:
+        """Return the one other port that the meter with this serial number is on."""
+        found = []
+        for port in ports.elsewhere(self.port):
+            self._pause(0.0)
+            with suppress(BrokenExchange, PortLost, PortUnavailable, WrongInstrument):
+                if ports.ask(port, self._clock, self._pause).serial_number == self.serial_number:
+                    found.append(port)
+        if len(found) > 1:
+            raise WrongInstrument(
+                f"meters on {' and '.join(found)} all say that they have serial number {self.serial_number}: which of "
+                "them is meant cannot be known; leave xdm_voltage_serial and xdm_current_serial empty"
+            )
+        return found[0] if found else None
+
     def _settings_hold(self) -> bool:
         try:
             self.verify_settings()
@@ -245,6 +308,13 @@ class XDM1041:
             logger.warning("%s: %s; it is set up again", self.port, exc)
             return False
         return True
+
+    def _reading(self, text: str) -> float:
+        try:
+            return commands.parse_reading(text, self.range)
+        except Unsettled:
+            self._settled = False
+            raise
 
     def _is_zero(self, text: str) -> bool:
         try:

@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from clock import Clock
 from tests.scripted import IDENTITY, Reply, ScriptedMeter
 from xdm1041 import (
     XDM1041,
@@ -57,11 +58,51 @@ def test_connect_identifies_configures_reads_back_and_settles() -> None:
 
 
 def test_connect_again_only_looks_whether_the_settings_still_hold() -> None:
-    with _Settling(IDENTITY, *CONFIGURE, *SETTINGS, *settling(), IDENTITY, *SETTINGS) as script:
+    again: list[tuple[bytes, Reply]] = [IDENTITY, *SETTINGS, *[(b"MEAS1?\n", b"4.991683E-04\r\n")] * 9]
+    with _Settling(IDENTITY, *CONFIGURE, *SETTINGS, *settling(), *again) as script:
         meter = shunt_meter(script.path)
         meter.connect()
-        script.steps = [step for step in script.steps if step[0] != b"MEAS1?\n"]
+        script.steps = again
+        started_mono_s = Clock().mono_s()
         meter.connect()
+        assert 0.73 < Clock().mono_s() - started_mono_s < 1.2  # drained, and a transient ruled out
+        meter.disconnect()
+
+
+def test_a_transient_that_was_not_seen_to_begin_is_waited_out() -> None:
+    zero, transient = (b"MEAS1?\n", b"0.000000E+00\r\n"), (b"MEAS1?\n", b"-3.059419E-03\r\n")
+    good = [(b"MEAS1?\n", f"4.99{number}683E-04\r\n".encode()) for number in range(9)]
+    with _Settling(zero, *[transient] * 3, *good) as script:
+        meter = shunt_meter(script.path)
+        meter._transport.open()
+        meter._settled = True
+        meter.settle()
+        assert len(script.steps) <= 5  # not over before 1 s, although only the first answer was zero
+        meter.disconnect()
+
+
+def test_a_garbled_digit_is_outvoted() -> None:
+    def asked(*values: str) -> list[tuple[bytes, Reply]]:
+        return [(b"MEAS1?\n", f"{value}\r\n".encode()) for value in values]
+
+    answers = {
+        ("1.234567E-02", "1.234567E-02"): 0.01234567,
+        ("9.234567E-03", "1.234567E-02", "1.234567E-02"): 0.01234567,
+        ("1.234567E-02", "4.234567E-02", "1.234567E-02"): 0.01234567,
+        ("1.234567E-02", "1.234667E-02", "-1.234667E-02"): 0.01234567,
+    }
+    with ScriptedMeter(*[step for values in answers for step in asked(*values)]) as script:
+        meter = shunt_meter(script.path)
+        meter._transport.open()
+        assert [meter.read_val1_sure() for _ in answers] == list(answers.values())
+        meter.disconnect()
+
+
+def test_one_garbled_digit_in_the_serial_number_makes_no_other_meter() -> None:
+    garbled = (b"*IDN?\n", b"OWON,XDM1041,22511048,V4.0.0,3\r\n")
+    with _Settling(garbled, IDENTITY, *CONFIGURE, *SETTINGS, *settling()) as script:
+        meter = shunt_meter(script.path, serial_number="22511040")
+        assert meter.connect().serial_number == "22511040"
         meter.disconnect()
 
 
@@ -94,7 +135,7 @@ def test_a_lost_configure_command_is_followed_by_range_as_second_try() -> None:
 
 
 def test_a_meter_with_another_serial_number_is_refused_before_anything_is_set() -> None:
-    with ScriptedMeter(IDENTITY) as script:
+    with ScriptedMeter(IDENTITY, IDENTITY) as script:
         meter = shunt_meter(script.path, serial_number="99999999")
         with pytest.raises(WrongInstrument, match="22511040, not 99999999"):
             meter.connect()
