@@ -34,7 +34,7 @@ RECOVERY_S, SETTLING_S = 5.0, 3.0
 _GOOD_IN_A_ROW = 3
 _REST_S = 2.0
 _ON_TIME_MS = 5.0
-_ONLY_BY_SERIAL = "a third meter on the port"
+ONLY_BY_SERIAL = frozenset({"a third meter on the port"})
 
 
 def play(bench: FastBench, strikes: tuple[Strike, ...], seed: int) -> Episode:
@@ -159,7 +159,7 @@ def legs(options: argparse.Namespace) -> Iterator[tuple[str, FastBench, int, dic
     """Yield the legs: name, bench, number of faults, kinds."""
     only = [kind.strip() for kind in options.only.split(",") if kind.strip()]
     kinds = {name: mishap for name, mishap in MISHAPS.items() if name in (only or MISHAPS)}
-    unserial = {name: mishap for name, mishap in kinds.items() if name != _ONLY_BY_SERIAL}
+    unserial = {name: mishap for name, mishap in kinds.items() if name not in ONLY_BY_SERIAL}
     for name, share, sample_ms, serials in (
         ("500 ms", 0.6, 500, True),
         ("500 ms, no serial numbers", 0.2, 500, False),
