@@ -4,8 +4,9 @@ Shared by the sampler thread (``begin``, ``complete``) and the reporter thread (
 it, held for microseconds. Guarantees: every completed sample is averaged into the interval that its start lies in,
 exactly once, or counted as late; a summary holds whole samples only; memory does not grow with the interval.
 
-A sample whose queries have started but whose replies are still under way when its interval ends is waited for, until
-``GRACE_S`` after the end; the sampler, which asks ``settle_by_mono_s()``, completes it by then with what it has.
+A sample whose queries have started but whose replies, or the check of whose settings, are still under way when its
+interval ends is waited for, until ``grace_s`` after the end; the sampler, which asks ``settle_by_mono_s()``, completes
+it by then with what it has.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from measurements import Interval, IntervalSummary, PowerSample, Statistic
 logger = logging.getLogger(__name__)
 
 GRACE_S = 0.06  # the meter's slowest reply in normal running takes 56 ms
-_CLOSE_WITHIN_S = 0.08
+_CLOSE_AFTER_S = 0.02  # what the sampler may be late with that
 _AHEAD_LIMIT = 100_000  # samples waiting for an interval to be opened; far more than a running reporter ever leaves
 
 
@@ -84,9 +85,13 @@ class _OpenInterval:
 
 
 class AveragingBuffer:
-    """The samples of the open interval, as running statistics, and those that already belong to later ones."""
+    """The samples of the open interval, as running statistics, and those that already belong to later ones.
 
-    def __init__(self, clock: Clock) -> None:
+    ``grace_s``: for how long the end of an interval waits for samples that are under way.
+    """
+
+    def __init__(self, clock: Clock, grace_s: float = GRACE_S) -> None:
+        self.grace_s = grace_s
         self._clock = clock
         self._changed = threading.Condition()
         self._open = _OpenInterval(Interval(start_mono_s=-math.inf, end_mono_s=-math.inf, end_utc_ms=0))
@@ -108,11 +113,17 @@ class AveragingBuffer:
                 self._open.refuse(sample, "overflow")
             self._changed.notify_all()
 
+    @property
+    def end_mono_s(self) -> float:
+        """The end of the open interval: seconds, monotonic clock; in the past while it is not closed yet."""
+        with self._changed:
+            return self._open.interval.end_mono_s
+
     def settle_by_mono_s(self, begun_mono_s: float) -> float:
         """Return by when a sample must be completed to count: seconds, monotonic clock; infinity while not known."""
         with self._changed:
             end_mono_s = self._open.interval.end_mono_s
-            return end_mono_s + GRACE_S if begun_mono_s <= end_mono_s else math.inf
+            return end_mono_s + self.grace_s if begun_mono_s <= end_mono_s else math.inf
 
     def open(self, interval: Interval, samples: Iterable[PowerSample] = ()) -> None:
         """Begin the first interval, with the ``samples`` of it that an earlier run took."""
@@ -125,9 +136,9 @@ class AveragingBuffer:
         """End the open interval, begin the ``following`` one and return what the ended one is reported as.
 
         ``ended`` is the open interval, or what a stop makes of it by ending it early.
-        Blocks 80 ms past the end at most, for samples under way.
+        Blocks ``grace_s`` and 20 ms past the end at most, for samples under way.
         """
-        deadline_mono_s = ended.end_mono_s + _CLOSE_WITHIN_S
+        deadline_mono_s = ended.end_mono_s + self.grace_s + _CLOSE_AFTER_S
         with self._changed:
             while any(begun <= ended.end_mono_s for begun in self._under_way):
                 if not self._changed.wait(self._clock.timeout_s(deadline_mono_s)):

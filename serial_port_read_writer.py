@@ -3,7 +3,10 @@
 Its own thread keeps the time, asks both meters at once and puts their answers together; one ``MeterReader`` thread per
 meter does the reading. Guarantees: due times are absolute on the monotonic clock, and one that was missed is skipped,
 never caught up; a slow or absent meter never delays the other's samples; V and A of one sample were asked for within
-5 ms of each other, or there is no kW.
+5 ms of each other, or there is no kW; no value counts unless the settings of its meter were verified after it was read.
+
+From a sample interval of 500 ms on every sample has its check of the settings. Below, a check is made every
+``verify_interval`` and behind the last due time of each interval; until then the samples stay under way.
 
 What its owner may want to change is in two places: the meters in ``SerialPortReadWriter.__init__`` and the arithmetic
 in ``do_fetch_params``. See "Customizing" in the README.
@@ -14,39 +17,34 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
-from averaging_buffer import GRACE_S, AveragingBuffer
+from averaging_buffer import AveragingBuffer
 from clock import Clock
 from measurements import PowerSample
-from meter_reader import MeterReader, Reading
-from settings import CurrentSource, Rate, Settings
+from meter_reader import MeterReader
+from reading_checks import Limits, RangeSteps
+from sample_judge import CURRENT, VOLTAGE, SampleJudge
+from sample_slots import Check, Reading, Slot, Slots
+from settings import CurrentMeterSettings, CurrentSource, Rate, Settings
 from state_log import StateLog
 from worker import Worker
-from xdm1041 import XDM1041, XDM1041Mode, XDM1041Rate
+from xdm1041 import RANGES, XDM1041, PortBook, XDM1041Mode, XDM1041Rate
 
 logger = logging.getLogger(__name__)
 
-_VOLTAGE, _CURRENT = "voltage meter", "current meter"
 _TOGETHER_S = 0.005  # queries that started further apart than this do not make a kW
 _FIRST_SAMPLE_WITHIN_S = 4.0  # sampling begins then even if a meter is still absent
 _CLEAR_OF_BOUNDARY_S = 0.25
 _HEARTBEAT_S = 1.0
 _PUNCTUAL_AGAIN_AFTER_S = 3600.0
 _VERIFY_EACH_FROM_MS = 500  # at this sample interval and above, every sample has its settings check
+_GRACE_FOR_CHECKS_S = 0.5  # a live interval must reach the cloud within 1 s of its end
+_STEP_BACK_BELOW = 0.8  # of the smaller range's end
+_LOWEST_RANGE_OF_BATTERIES = 3  # 5 V: on a smaller one a voltage meter may well show millivolts
 
 _RATES = {Rate.SLOW: XDM1041Rate.SLOW, Rate.MEDIUM: XDM1041Rate.MEDIUM, Rate.FAST: XDM1041Rate.FAST}
-
-
-@dataclass(slots=True, kw_only=True)
-class _Slot:
-    """One due time whose answers are being collected."""
-
-    begun_mono_s: float
-    awaited: set[str]
-    readings: dict[str, Reading] = field(default_factory=dict)
 
 
 class SerialPortReadWriter(Worker):
@@ -64,46 +62,57 @@ class SerialPortReadWriter(Worker):
         self.counts: Counter[str] = Counter()
         self._verify_each = settings.serial.sample_interval_ms >= _VERIFY_EACH_FROM_MS
         self._interval_s = settings.serial.sample_interval_ms / 1000
+        self._verify_interval_s = settings.serial.verify_interval_ms / 1000
+        self._stale_after_s = settings.serial.stale_after_ms / 1000
         self._buffer = buffer
+        if not self._verify_each:
+            buffer.grace_s = _GRACE_FOR_CHECKS_S
         self._record = record
-        self._inbox: SimpleQueue[Reading | None] = SimpleQueue()
+        self._inbox: SimpleQueue[Reading | Check | None] = SimpleQueue()
         self._punctuality = StateLog(logger, "sampling", clock)
         self._missed_mono_s = -math.inf
         self._begin_by_mono_s = math.inf
-        self._due_mono_s = math.inf
-        self._slots: dict[float, _Slot] = {}
+        self._due_mono_s = self._look_mono_s = math.inf
+        self._slots = Slots()
+        self._compared: list[tuple[bool, str, str | None]] = []
         self._shunt_resistance_ohm: float | None = None
         self._polarity = 1.0
 
         # Customizing: which meters there are, and what each of them measures on which range.
         # XDM1041(mode, number of the manual range, port); the numbers of the ranges stand in the README.
+        ports = _port_book(settings)
         if (voltage := settings.voltage_meter) is not None:
             self._add_meter(
-                _VOLTAGE,
+                VOLTAGE,
                 XDM1041(
                     XDM1041Mode.MODE_VOLTAGE_DC,
                     voltage.range_number,
                     voltage.port,
                     rate=_RATES[voltage.rate],
                     serial_number=voltage.serial_number,
+                    ports=ports,
                     clock=clock,
                 ),
             )
         if (current := settings.current_meter) is not None:
             direct = current.source is CurrentSource.DIRECT
             self._add_meter(
-                _CURRENT,
+                CURRENT,
                 XDM1041(
                     XDM1041Mode.MODE_CURRENT_DC if direct else XDM1041Mode.MODE_VOLTAGE_DC,
                     current.range_number,
                     current.port,
                     rate=_RATES[current.rate],
                     serial_number=current.serial_number,
+                    ports=ports,
                     clock=clock,
                 ),
+                _range_steps(current),
             )
             self._shunt_resistance_ohm = None if direct else current.shunt_resistance_ohm
             self._polarity = -1.0 if current.reverse_polarity else 1.0
+        self._judge = SampleJudge(_limits(settings), clock, watch_swaps=_swaps_show(settings))
+        self._look_before_s = max(reader.meter.look_before_s for reader in self.readers.values())
 
     def do_fetch_params(
         self, start_mono_s: float, voltage_reading: float | None, current_reading: float | None, together: bool
@@ -126,7 +135,11 @@ class SerialPortReadWriter(Worker):
 
     def meters(self) -> dict[str, dict[str, object]]:
         """Return the state of each meter, for ``--status``: whether it works, its trouble, serial number and port."""
-        return {name: reader.state() for name, reader in self.readers.items()}
+        states = {name: reader.state() for name, reader in self.readers.items()}
+        for name, state in states.items():
+            if trouble := self._judge.trouble(name):
+                state.update(works=False, trouble=state["trouble"] or trouble)
+        return states
 
     def start(self, on_crash: Callable[[], None]) -> None:
         """Start the meters' threads and the sampler's own."""
@@ -140,6 +153,11 @@ class SerialPortReadWriter(Worker):
         now_mono_s = self.clock.mono_s()
         if math.isinf(self._due_mono_s):
             self._begin_if_ready(now_mono_s)
+        self._compare_meters()
+        if now_mono_s >= self._look_mono_s:
+            self._look_mono_s = math.inf
+            for reader in self.readers.values():
+                reader.look()
         if now_mono_s >= self._due_mono_s:
             self._ask_meters(now_mono_s)
         self._complete_overdue(now_mono_s)
@@ -149,28 +167,37 @@ class SerialPortReadWriter(Worker):
         """End the wait of a step."""
         self._inbox.put(None)
 
-    def request_stop(self) -> None:
-        """Stop sampling: no further due time; an answer under way still counts if it comes within 60 ms."""
-        super().request_stop()
-        for reader in self.readers.values():
-            reader.request_stop()
-
     def finish(self) -> None:
-        """Complete the samples that are under way."""
-        deadline_mono_s = self.clock.mono_s() + GRACE_S
+        """Complete the samples that are under way: what comes in the buffer's grace still counts. Ends the meters."""
+        for name, reader in self.readers.items():
+            if self._slots.unverified_since_mono_s(name) < math.inf:
+                reader.check()
+        deadline_mono_s = self.clock.mono_s() + self._buffer.grace_s
         while self._slots and self.clock.mono_s() < deadline_mono_s:
             self._take_next(deadline_mono_s)
-        for slot in list(self._slots.values()):
-            self._complete(slot)
+        self._stop_meters()
+        for slot in self._slots:
+            self._give_up(slot)
 
     def join(self, deadline_mono_s: float) -> bool:
         """Wait for the sampler and its meters' threads to end."""
-        ended = [reader.join(deadline_mono_s) for reader in self.readers.values()]
-        return super().join(deadline_mono_s) and all(ended)
+        ended = [super().join(deadline_mono_s)]
+        self._stop_meters()
+        return all([*ended, *(reader.join(deadline_mono_s) for reader in self.readers.values())])
 
-    def _add_meter(self, name: str, meter: XDM1041) -> None:
+    def _stop_meters(self) -> None:
+        for reader in self.readers.values():
+            reader.request_stop()
+
+    def _add_meter(self, name: str, meter: XDM1041, steps: RangeSteps | None = None) -> None:
         self.readers[name] = MeterReader(
-            name, meter, self.clock, verify_each=self._verify_each, deliver=self._inbox.put, on_ready=self.wake
+            name,
+            meter,
+            self.clock,
+            deliver=self._inbox.put,
+            on_ready=self.wake,
+            stale_after_s=self._stale_after_s,
+            steps=steps,
         )
 
     def _begin_if_ready(self, now_mono_s: float) -> None:
@@ -178,6 +205,13 @@ class SerialPortReadWriter(Worker):
         if now_mono_s >= self._begin_by_mono_s or all(reader.is_ready for reader in self.readers.values()):
             self._begin_by_mono_s = math.inf
             self._due_mono_s = now_mono_s + _shift_clear_of_boundary_s(self.clock.utc_s(), self._interval_s)
+
+    def _compare_meters(self) -> None:
+        """Have the meters compared whenever one of them has become ready."""
+        ready = [(reader.is_ready, reader.meter.port, reader.serial_number) for reader in self.readers.values()]
+        if ready != self._compared:
+            self._compared = ready
+            self._judge.compare(self.readers)
 
     def _ask_meters(self, now_mono_s: float) -> None:
         missed = math.floor((now_mono_s - self._due_mono_s) / self._interval_s)
@@ -188,68 +222,112 @@ class SerialPortReadWriter(Worker):
         elif now_mono_s - self._missed_mono_s > _PUNCTUAL_AGAIN_AFTER_S:
             self._punctuality.well("is punctual again")
         self._due_mono_s += (missed + 1) * self._interval_s
-        slot = _Slot(begun_mono_s=now_mono_s, awaited=set())
+        if self._interval_s > self._look_before_s:
+            self._look_mono_s = self._due_mono_s - self._look_before_s
+        slot = Slot(begun_mono_s=now_mono_s, awaited=set())
         self._buffer.begin(now_mono_s)
         for name, reader in self.readers.items():
-            if reader.request(now_mono_s):
+            if reader.request(now_mono_s, verify=self._is_check_due(name, now_mono_s)):
                 slot.awaited.add(name)
             elif reader.is_ready:
                 self.counts[f"{name} busy"] += 1
-        self._slots[now_mono_s] = slot
+        self._slots.begin(slot)
         if not slot.awaited:
             self._complete(slot)
 
+    def _is_check_due(self, meter: str, now_mono_s: float) -> bool:
+        """Return whether a reading that is asked for now needs a check of the settings behind it."""
+        since_mono_s = min(self._slots.unverified_since_mono_s(meter), now_mono_s)
+        end_mono_s = self._buffer.end_mono_s
+        return (
+            self._verify_each
+            or since_mono_s <= end_mono_s < self._due_mono_s
+            or self._due_mono_s - since_mono_s > self._verify_interval_s
+        )
+
     def _take_next(self, until_mono_s: float) -> None:
         try:
-            reading = self._inbox.get(timeout=self.clock.timeout_s(until_mono_s))
+            message = self._inbox.get(timeout=self.clock.timeout_s(until_mono_s))
         except Empty:
             return
-        if reading is None:
-            return
-        slot = self._slots.get(reading.begun_mono_s)
-        if slot is None:
-            self.counts[f"{reading.meter} late"] += 1
-            logger.debug("%s: a reply came after the interval of its sample had closed", reading.meter)
-            return
-        slot.readings[reading.meter] = reading
-        if slot.readings.keys() == slot.awaited:
-            self._complete(slot)
+        if isinstance(message, Check):
+            for slot in self._slots.settle(message):
+                self._complete_if_ready(slot)
+        elif message is not None:
+            slot_of_it = self._slots.add(message)
+            if slot_of_it is not None:
+                self._complete_if_ready(slot_of_it)
+            else:
+                self.counts[f"{message.meter} late"] += 1
+                logger.debug("%s: a reply came after the interval of its sample had closed", message.meter)
 
     def _wake_at_mono_s(self, now_mono_s: float) -> float:
-        settle_by = [self._buffer.settle_by_mono_s(begun_mono_s) for begun_mono_s in self._slots]
-        return min(self._due_mono_s, self._begin_by_mono_s, now_mono_s + _HEARTBEAT_S, *settle_by)
+        settle_by = (self._buffer.settle_by_mono_s(slot.begun_mono_s) for slot in self._slots)
+        oldest_by = next(settle_by, math.inf)
+        return min(self._due_mono_s, self._look_mono_s, self._begin_by_mono_s, now_mono_s + _HEARTBEAT_S, oldest_by)
 
     def _complete_overdue(self, now_mono_s: float) -> None:
         """Complete the samples whose interval is about to close with what there is of them."""
-        for slot in list(self._slots.values()):
-            if now_mono_s >= self._buffer.settle_by_mono_s(slot.begun_mono_s):
-                self._complete(slot)
+        for slot in self._slots:
+            if now_mono_s < self._buffer.settle_by_mono_s(slot.begun_mono_s):
+                break
+            self._give_up(slot)
 
-    def _complete(self, slot: _Slot) -> None:
-        del self._slots[slot.begun_mono_s]
-        voltage, current = slot.readings.get(_VOLTAGE), slot.readings.get(_CURRENT)
-        starts = [reading.start_mono_s for reading in slot.readings.values()] or [slot.begun_mono_s]
-        together = max(starts) - min(starts) <= _TOGETHER_S
-        if not together:
-            self.counts["not together"] += 1
-        sample = self.do_fetch_params(
-            min(starts), voltage.value if voltage else None, current.value if current else None, together
-        )
-        sample = replace(sample, refused=tuple(_refusals(slot)))
+    def _give_up(self, slot: Slot) -> None:
+        slot.give_up()
+        self._complete(slot)
+
+    def _complete_if_ready(self, slot: Slot) -> None:
+        if slot.is_complete:
+            self._complete(slot)
+
+    def _complete(self, slot: Slot) -> None:
+        self._slots.take_out(slot)
+        sample = self._sample(slot)
         self._buffer.complete(slot.begun_mono_s, sample)
         if sample.readings_count:
             self._record(sample)
         logger.debug("%s", sample)
 
+    def _sample(self, slot: Slot) -> PowerSample:
+        """Return the sample that a slot makes, without what cannot be true."""
+        starts = [reading.start_mono_s for reading in slot.readings.values()] or [slot.begun_mono_s]
+        together = max(starts) - min(starts) <= _TOGETHER_S
+        if not together:
+            self.counts["not together"] += 1
+        sample = self.do_fetch_params(min(starts), slot.value(VOLTAGE), slot.value(CURRENT), together)
+        refusals = {name: refusal for name in slot.awaited if (refusal := slot.refusal(name)) is not None}
+        return self._judge.judge(sample, refusals)
 
-def _refusals(slot: _Slot) -> Iterator[str]:
-    """Yield the reason for each meter that was asked and gave no value."""
-    for name in sorted(slot.awaited):
-        reading = slot.readings.get(name)
-        if reading is None:
-            yield "late"
-        elif reading.refused is not None:
-            yield reading.refused
+
+def _port_book(settings: Settings) -> PortBook:
+    meters = (settings.voltage_meter, settings.current_meter)
+    return PortBook(settings.serial.scan_ports, {each.port: each.serial_number for each in meters if each is not None})
+
+
+def _limits(settings: Settings) -> dict[str, Limits]:
+    limits = {}
+    if (voltage := settings.voltage_meter) is not None:
+        limits[VOLTAGE] = Limits(minimum=voltage.minimum_v, maximum=voltage.maximum_v)
+    if (current := settings.current_meter) is not None:
+        limits[CURRENT] = Limits(minimum=current.minimum_a, maximum=current.maximum_a)
+    return limits
+
+
+def _swaps_show(settings: Settings) -> bool:
+    """Return whether swapped meters would show: a battery overloads the shunt's range, a shunt has millivolts."""
+    voltage, current = settings.voltage_meter, settings.current_meter
+    if voltage is None or current is None or current.source is CurrentSource.DIRECT:
+        return False
+    return voltage.range_number >= _LOWEST_RANGE_OF_BATTERIES
+
+
+def _range_steps(current: CurrentMeterSettings) -> RangeSteps | None:
+    """Return between which ranges the current meter may change: from 50 mV to 500 mV, if that is not forbidden."""
+    lower, upper = RANGES[XDM1041Mode.MODE_VOLTAGE_DC][:2]
+    if current.source is CurrentSource.DIRECT or current.range_number != lower.number or current.range_fixed:
+        return None
+    return RangeSteps(lower.number, upper.number, back_below=_STEP_BACK_BELOW * lower.full_scale)
 
 
 def _shift_clear_of_boundary_s(utc_s: float, interval_s: float) -> float:

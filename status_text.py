@@ -25,6 +25,10 @@ _REASONS = {
     "PortUnavailable": "the port could not be opened",
     "SettingsDiffer": "the meter was set differently",
     "Unsettled": "the meter had not settled",
+    "frozen": "the same digits for too long: the meter was in hold",
+    "implausible": "outside the limits of config.cfg",
+    "swapped": "millivolts of the battery, but no current: the meters may be swapped",
+    "unverified": "the settings of the meter could not be verified in time",
     "WrongInstrument": "not the meter that belongs there",
     "Interrupted": "the daemon was being stopped",
 }

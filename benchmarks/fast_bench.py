@@ -2,8 +2,9 @@
 
 Everything is in this process and reads one ``FastClock``; between the daemon and the meters there are real ptys and
 pyserial, between it and the cloud a real socket. The house's waits ask the clock how long to wait, so they shrink with
-it. These do not, and are dealt with here: the time pyserial's ``read()`` may take (``transport._POLL_S``, shrunk while
-the bench is up); the heartbeats of queues (1 s: a wait that ends early or late does nothing); the time pyserial's
+it. These do not, and are dealt with here: the time pyserial's ``read()`` may take and the least time between two
+attempts at a meter (``transport._POLL_S``, ``meter_reader._RETRY_AFTER_AT_LEAST_S``: shrunk while the bench is up); the
+heartbeats of queues (1 s: a wait that ends early or late does nothing); the time pyserial's
 ``write()`` may take (0.5 s; no pty is ever that full); the deadlines of HTTP.
 
 Time of the computer itself does not shrink: what it needs to wake a thread (0.1 ms to some ms) looks ``speed`` times
@@ -259,7 +260,7 @@ class FastBench:
         path.write_text(config + (_SERIALS if self._serials else ""), encoding="utf-8")
         speed = self.clock.speed
         stack.enter_context(patch("xdm1041.transport._POLL_S", 0.05 / speed))
-        stack.enter_context(patch("meter_reader._RETRY_AFTER_S", tuple(s / speed for s in (0.5, 1.0, 2.0, 5.0))))
+        stack.enter_context(patch("meter_reader._RETRY_AFTER_AT_LEAST_S", 0.5 / speed))
         root = logging.getLogger()
         root.addHandler(self._listener)
         stack.callback(root.removeHandler, self._listener)

@@ -73,7 +73,7 @@ _NEW_CERTIFICATE = (
     "-addext subjectAltName=IP:127.0.0.1"
 )
 _TLS_IDLE_S = 5.0
-_MEASURE, _FIRST_CHECK = "MEAS1?", "FUNC1?"
+_MEASURE, _DISPLAY, _FIRST_CHECK = "MEAS1?", "MEAS1:SHOW?", "FUNC1?"
 _ENDS_WITHIN_S = 20.0
 _POLL_S = 0.05
 
@@ -108,7 +108,7 @@ class ObservedMeter(VirtualMeter):
         The daemon asks for readings while it waits for the meter to settle, too. A sample's query is followed by the
         check of the settings; this holds at sample intervals of 500 ms and above.
         """
-        commands = self.received
+        commands = [each for each in self.received if each.text != _DISPLAY]
         asked_mono_s = {
             command.mono_s
             for command, following in itertools.pairwise(commands)

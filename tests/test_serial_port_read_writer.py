@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ import pytest
 from averaging_buffer import AveragingBuffer
 from clock import Clock
 from measurements import Interval, PowerSample
-from meter_reader import MeterReader, Reading
+from meter_reader import MeterReader
+from sample_slots import Check, Reading
 from serial_port_read_writer import SerialPortReadWriter, _shift_clear_of_boundary_s
 from settings import Settings, load_settings
 from simulator.faults import doubled, late, lost, replaced_by, with_the_next
@@ -24,7 +25,7 @@ from tests.rig import SHUNT_OHM, Rig, wait_for
 from xdm1041 import XDM1041, XDM1041Mode
 
 
-class _Recording(AveragingBuffer):
+class Recording(AveragingBuffer):
     """The real buffer, which also remembers the samples it was given."""
 
     def __init__(self, clock: Clock) -> None:
@@ -47,10 +48,15 @@ class _Recording(AveragingBuffer):
 BOTH = ("voltage_v", "current_a", "power_kw")
 
 
+def settings_of(rig: Rig, sample_ms: int, xdm: Mapping[str, object] | None = None) -> Settings:
+    """Settings with these keys in [XDM]; at short sample intervals the settings are verified often."""
+    return load_settings(rig.configure({"XDM": {"xdm_verify_interval": 300, **(xdm or {})}}, sample_ms=sample_ms))
+
+
 @contextmanager
-def sampling(settings: Settings) -> Iterator[tuple[SerialPortReadWriter, _Recording]]:
+def sampling(settings: Settings) -> Iterator[tuple[SerialPortReadWriter, Recording]]:
     clock = Clock()
-    buffer = _Recording(clock)
+    buffer = Recording(clock)
     sampler = SerialPortReadWriter(settings, buffer, clock)
     crashes: list[str] = []
     sampler.start(lambda: crashes.append("crash"))
@@ -64,7 +70,7 @@ def sampling(settings: Settings) -> Iterator[tuple[SerialPortReadWriter, _Record
 
 def test_samples_have_ohms_law_the_sign_and_the_product(tmp_path: Path) -> None:
     with Rig(tmp_path) as rig:
-        settings = load_settings(rig.configure({"XDM": {"xdm_current_reverse_polarity": True}}, sample_ms=100))
+        settings = settings_of(rig, 100, {"xdm_current_reverse_polarity": True})
         with sampling(settings) as (_, buffer):
             wait_for(lambda: len(buffer.having(*BOTH)) >= 5)
     for sample in buffer.having(*BOTH):
@@ -75,7 +81,7 @@ def test_samples_have_ohms_law_the_sign_and_the_product(tmp_path: Path) -> None:
 
 def test_the_meters_are_asked_at_the_same_moment_and_on_time(tmp_path: Path) -> None:
     with Rig(tmp_path) as rig:
-        settings = load_settings(rig.configure(sample_ms=100))
+        settings = settings_of(rig, 100)
         with sampling(settings) as (sampler, buffer):
             wait_for(lambda: len(buffer.samples) >= 30)
     asked = [
@@ -91,14 +97,14 @@ def test_the_meters_are_asked_at_the_same_moment_and_on_time(tmp_path: Path) -> 
 def test_direct_current_measurement_needs_no_shunt(tmp_path: Path) -> None:
     with Rig(tmp_path, shunt_volts=lambda _: 3.5) as rig:
         keys = {"xdm_current_source": "direct", "xdm_current_range": "5A", "xdm_shunt_resistance": None}
-        with sampling(load_settings(rig.configure({"XDM": keys}, sample_ms=100))) as (_, buffer):
+        with sampling(settings_of(rig, 100, keys)) as (_, buffer):
             wait_for(lambda: buffer.having(*BOTH))
     assert buffer.having(*BOTH)[0].current_a == pytest.approx(3.5, abs=0.05)
 
 
 def test_one_meter_alone_gives_its_quantity_and_no_power(tmp_path: Path) -> None:
     with Rig(tmp_path) as rig:
-        settings = load_settings(rig.configure({"XDM": {"xdm_current_enable": False}}, sample_ms=100))
+        settings = settings_of(rig, 100, {"xdm_current_enable": False})
         with sampling(settings) as (sampler, buffer):
             wait_for(lambda: len(buffer.samples) >= 3)
             assert list(sampler.readers) == ["voltage meter"]
@@ -108,7 +114,7 @@ def test_one_meter_alone_gives_its_quantity_and_no_power(tmp_path: Path) -> None
 def test_an_absent_meter_neither_delays_nor_stops_the_other(tmp_path: Path) -> None:
     with Rig(tmp_path) as rig:
         rig.current_port.stop()
-        with sampling(load_settings(rig.configure(sample_ms=100))) as (_, buffer):
+        with sampling(settings_of(rig, 100)) as (_, buffer):
             wait_for(lambda: len(buffer.having("voltage_v")) >= 10)
             rig.current_port.start()
             wait_for(lambda: len(buffer.having(*BOTH)) >= 3, what="the meter that appears later joins")
@@ -117,7 +123,7 @@ def test_an_absent_meter_neither_delays_nor_stops_the_other(tmp_path: Path) -> N
 
 
 def test_a_meter_that_falls_silent_costs_only_its_own_samples(tmp_path: Path) -> None:
-    with Rig(tmp_path) as rig, sampling(load_settings(rig.configure(sample_ms=100))) as (_, buffer):
+    with Rig(tmp_path) as rig, sampling(settings_of(rig, 100)) as (_, buffer):
         wait_for(lambda: len(buffer.having(*BOTH)) >= 3)
         rig.current.switch_off()
         before = len(buffer.having("voltage_v"))
@@ -130,7 +136,7 @@ def test_a_meter_that_falls_silent_costs_only_its_own_samples(tmp_path: Path) ->
 
 
 def test_after_a_power_cycle_the_meter_is_set_up_again_before_it_counts(tmp_path: Path) -> None:
-    with Rig(tmp_path) as rig, sampling(load_settings(rig.configure(sample_ms=500))) as (_, buffer):
+    with Rig(tmp_path) as rig, sampling(settings_of(rig, 500)) as (_, buffer):
         wait_for(lambda: buffer.having(*BOTH))
         rig.voltage.power_cycle()
         whole = len(buffer.having(*BOTH))
@@ -146,7 +152,7 @@ def test_a_key_pressed_on_the_panel_spoils_no_sample(tmp_path: Path) -> None:
         {"auto": True},
         {"rate": SimulatedRate.FAST},
     ]
-    with Rig(tmp_path) as rig, sampling(load_settings(rig.configure(sample_ms=500))) as (_, buffer):
+    with Rig(tmp_path) as rig, sampling(settings_of(rig, 500)) as (_, buffer):
         for press in presses:
             whole, halves = len(buffer.having(*BOTH)), len(buffer.having("current_a"))
             wait_for(lambda: len(buffer.having(*BOTH)) > whole)  # noqa: B023  (called before the loop goes on)
@@ -158,7 +164,7 @@ def test_a_key_pressed_on_the_panel_spoils_no_sample(tmp_path: Path) -> None:
 
 def test_a_late_reply_never_becomes_the_next_sample(tmp_path: Path) -> None:
     volts: Callable[[float], float] = lambda mono_s: 50.0 + mono_s % 1.0  # noqa: E731
-    with Rig(tmp_path, volts=volts) as rig, sampling(load_settings(rig.configure(sample_ms=500))) as (_, buffer):
+    with Rig(tmp_path, volts=volts) as rig, sampling(settings_of(rig, 500)) as (_, buffer):
         wait_for(lambda: buffer.having(*BOTH))
         rig.voltage.faults.once(late(1.2), to="MEAS1?")
         wait_for(lambda: buffer.having("current_a"))
@@ -170,7 +176,7 @@ def test_a_late_reply_never_becomes_the_next_sample(tmp_path: Path) -> None:
 
 def test_a_doubled_or_stalled_reply_never_shifts_the_samples_behind_it(tmp_path: Path) -> None:
     volts: Callable[[float], float] = lambda mono_s: 50.0 + mono_s % 1.0  # noqa: E731
-    with Rig(tmp_path, volts=volts) as rig, sampling(load_settings(rig.configure(sample_ms=500))) as (_, buffer):
+    with Rig(tmp_path, volts=volts) as rig, sampling(settings_of(rig, 500)) as (_, buffer):
         disturbances: list[Callable[[], None]] = [
             lambda: rig.voltage.faults.once(doubled(), to="MEAS1?"),
             lambda: rig.voltage.faults.once(with_the_next(), to="MEAS1?"),
@@ -193,7 +199,7 @@ def test_a_doubled_or_stalled_reply_never_shifts_the_samples_behind_it(tmp_path:
 
 def test_a_reply_that_is_no_reading_is_absent_and_counted(tmp_path: Path) -> None:
     replies = ["NAN", "1.2", "1E+9", "-1.234567E+0", "9.999999E+02", "OK/n", "0.000000E+00"]
-    with Rig(tmp_path) as rig, sampling(load_settings(rig.configure(sample_ms=250))) as (sampler, buffer):
+    with Rig(tmp_path) as rig, sampling(settings_of(rig, 500)) as (sampler, buffer):
         refused = sampler.readers["voltage meter"].refused
         for number, reply in enumerate(replies):
             whole = len(buffer.having(*BOTH))
@@ -207,7 +213,7 @@ def test_a_reply_that_is_no_reading_is_absent_and_counted(tmp_path: Path) -> Non
 
 
 def test_a_reading_whose_settings_check_fails_does_not_count(tmp_path: Path) -> None:
-    with Rig(tmp_path) as rig, sampling(load_settings(rig.configure(sample_ms=500))) as (sampler, buffer):
+    with Rig(tmp_path) as rig, sampling(settings_of(rig, 500)) as (sampler, buffer):
         wait_for(lambda: buffer.having(*BOTH))
         rig.current.faults.once(lost(), to="FUNC1?")
         wait_for(lambda: buffer.having("voltage_v"))
@@ -217,12 +223,15 @@ def test_a_reading_whose_settings_check_fails_does_not_count(tmp_path: Path) -> 
 def test_every_accepted_request_is_answered_once(tmp_path: Path) -> None:
     clock = Clock()
     answers: list[Reading] = []
+
+    def deliver(message: Reading | Check) -> None:
+        if isinstance(message, Reading):
+            answers.append(message)
+
     with Rig(tmp_path) as rig:
         meter = XDM1041(XDM1041Mode.MODE_VOLTAGE_DC, 5, rig.voltage_port.address)
-        reader = MeterReader(
-            "voltage meter", meter, clock, verify_each=False, deliver=answers.append, on_ready=lambda: None
-        )
-        assert not reader.request(0.0)
+        reader = MeterReader("voltage meter", meter, clock, deliver=deliver, on_ready=lambda: None)
+        assert not reader.request(0.0, verify=False)
         reader.start(lambda: None)
         wait_for(lambda: reader.is_ready)
         accepted = 0
@@ -230,7 +239,7 @@ def test_every_accepted_request_is_answered_once(tmp_path: Path) -> None:
             wait_for(lambda: len(answers) == accepted)  # noqa: B023  (called before the loop goes on)
             if number == 10:
                 rig.voltage.switch_off()
-            if reader.request(float(number)):
+            if reader.request(float(number), verify=False):
                 accepted += 1
         wait_for(lambda: len(answers) == accepted)
         reader.request_stop()

@@ -149,6 +149,8 @@ RANGE = "RANGE?"
 RATE = "RATE?"
 
 _READING = re.compile(r"-?\d\.\d{6}E[+-]\d{2}")
+_SHOWN = re.compile(r"(?P<number>-?\d+\.\d+) ?(?P<prefix>[um]?)[VA](?:DC|AC)?", re.ASCII)
+_PREFIXES = {"": 1.0, "m": 1e-3, "u": 1e-6}
 _OVERLOAD = re.compile(r"-?1E\+0?9")
 _OK_NOISE = re.compile(rb"(?:n?OK(?:/n|[\r\n])*)+")
 _OVER_RANGE = 1.2  # a manual range ends at 1.1 times its name; what is further out never came from this range
@@ -213,6 +215,12 @@ def parse_reading(text: str, meter_range: MeterRange | None) -> float:
     if value == 0.0:
         raise Unsettled("the meter answers exactly zero: it has no finished conversion")
     return value
+
+
+def parse_shown(text: str) -> float | None:
+    """Return what the display shows, ``-00.107mVDC``, in V or A; ``None`` if it is no such number."""
+    match = _SHOWN.fullmatch(text)
+    return None if match is None else float(match["number"]) * _PREFIXES[match["prefix"]]
 
 
 def parse_identity(text: str) -> Identity:

@@ -164,3 +164,21 @@ def test_settings_read_back() -> None:
     assert commands.rate_matches("L", XDM1041Rate.SLOW)
     assert not commands.rate_matches("F", XDM1041Rate.SLOW)
     assert not commands.rate_matches("L", XDM1041Rate.FAST)
+
+
+@pytest.mark.parametrize(
+    ("text", "volts"),
+    [
+        ("-00.107mVDC", -107e-6),
+        ("-00.000mVDC", 0.0),
+        ("0.0000VDC", 0.0),
+        ("029.00 VDC", 29.0),
+        ("123.45uADC", 123.45e-6),
+        ("overload", None),
+        ("269.22", None),
+        ("1,5VDC", None),
+        ("5KΩ", None),
+    ],
+)
+def test_what_the_display_shows(text: str, volts: float | None) -> None:
+    assert commands.parse_shown(text) == (volts if volts is None else pytest.approx(volts))

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pty
 import socket
+import termios
 import tty
+from pathlib import Path
 
 import pytest
+import serial
 
 from clock import Clock
+from simulator.meter import VirtualMeter
+from simulator.ports import PtyPort
 from tests.scripted import ScriptedMeter
 from xdm1041 import PortLost, PortUnavailable, ReplyMalformed, ReplyTimeout
 from xdm1041.transport import Transport
@@ -129,3 +135,100 @@ def test_no_descriptor_is_left_after_many_openings() -> None:
         for _ in range(50):
             opened(meter.path).close()
         assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+def test_no_descriptor_is_left_after_a_thousand_replugs(tmp_path: Path) -> None:
+    port = PtyPort(VirtualMeter(lambda _mono_s: 52.0), link=tmp_path / "meter")
+    before = 0
+    for number in range(1000):
+        with port:
+            transport = opened(port.path)
+            if number % 10 == 0:
+                transport.query("*IDN?", 1.0)
+        with pytest.raises(PortLost):
+            transport.query("MEAS1?", 0.5)
+        with pytest.raises(PortUnavailable):
+            opened(port.path)
+        if number == 0:
+            before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+class _Failing:
+    """What pyserial gives for a port whose driver fails in one call."""
+
+    def __init__(self, call: str, error: Exception) -> None:
+        self._call, self._error = call, error
+        self.closed = False
+
+    @property
+    def in_waiting(self) -> int:
+        return len(self._do("in_waiting"))
+
+    def read(self, _count: int) -> bytes:
+        return self._do("read")
+
+    def write(self, _data: bytes) -> None:
+        self._do("write")
+
+    def close(self) -> None:
+        self.closed = True
+        raise self._error
+
+    def _do(self, call: str) -> bytes:
+        if call == self._call:
+            raise self._error
+        return b""
+
+
+@pytest.mark.parametrize("call", ["in_waiting", "read", "write"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EIO, "Input/output error"),
+        OSError(errno.ENODEV, "No such device"),
+        OSError(errno.ENXIO, "No such device or address"),
+        termios.error(errno.EIO, "Input/output error"),
+        serial.SerialException("device reports readiness to read but returned no data"),  # a zero-byte read
+        serial.SerialTimeoutException("Write timeout"),
+        TypeError("'NoneType' object cannot be interpreted as an integer"),
+    ],
+    ids=lambda error: f"{type(error).__name__} {error.args[0]}",
+)
+def test_whatever_a_driver_fails_with_is_a_lost_port_and_closed(
+    monkeypatch: pytest.MonkeyPatch, call: str, error: Exception
+) -> None:
+    failing = _Failing(call, error)
+    monkeypatch.setattr(serial, "serial_for_url", lambda *_args, **_settings: failing)
+    transport = opened("COM3")
+    with pytest.raises(PortLost, match="COM3"):
+        transport.query("MEAS1?", 0.1)
+    assert failing.closed
+    assert not transport.is_open
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.EACCES, "dialout"),
+        (errno.ENOENT, "by-path"),
+        (errno.ENODEV, "by-path"),
+        (errno.ENXIO, "by-path"),
+        (errno.EBUSY, "another program"),
+        (errno.EIO, "unplugged"),
+    ],
+)
+def test_a_port_that_cannot_be_opened_says_what_to_do(monkeypatch: pytest.MonkeyPatch, number: int, words: str) -> None:
+    def refuse(*_args: object, **_settings: object) -> None:
+        raise serial.SerialException(number, os.strerror(number))
+
+    monkeypatch.setattr(serial, "serial_for_url", refuse)
+    with pytest.raises(PortUnavailable, match=words):
+        opened("/dev/ttyUSB0")
+
+
+def test_a_file_or_a_folder_is_no_port(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path):
+        with pytest.raises(PortUnavailable):  # of which the first is termios.error, ENOTTY
+            opened(str(path))
