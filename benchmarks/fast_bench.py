@@ -27,6 +27,7 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -77,6 +78,7 @@ xdm_current_port = {folder}/current
 xdm_current_range = {current_range}
 xdm_shunt_resistance = {shunt_ohm}
 xdm_scan_ports = {folder}/voltage*, {folder}/current*
+xdm_verify_interval = 2000
 """
 _SERIALS = """\
 xdm_voltage_serial = 22511040
@@ -149,8 +151,8 @@ class Taken:
 class _Recording(AveragingBuffer):
     """The daemon's buffer, which also notes what it is given in ``taken``."""
 
-    def __init__(self, clock: Clock, taken: list[Taken]) -> None:
-        super().__init__(clock)
+    def __init__(self, taken: list[Taken], clock: Clock, *rest: float) -> None:
+        super().__init__(clock, *rest)
         self.taken = taken
 
     def complete(self, begun_mono_s: float, sample: PowerSample) -> None:
@@ -264,7 +266,7 @@ class FastBench:
         root = logging.getLogger()
         root.addHandler(self._listener)
         stack.callback(root.removeHandler, self._listener)
-        with patch("backend_daemon.AveragingBuffer", lambda clock: _Recording(clock, self.taken)):
+        with patch("backend_daemon.AveragingBuffer", partial(_Recording, self.taken)):
             self.daemon = backend_daemon.build(load_settings(path), self.clock, lambda _secret: None)
         self.daemon.start()
         stack.callback(self._stop_daemon)
