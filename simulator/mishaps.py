@@ -201,7 +201,7 @@ def _exchanged(place: Place, meter: VirtualMeter) -> End:
 
 def _another_make(place: Place, _chance: random.Random) -> End:
     stranger = VirtualMeter(lambda _mono_s: _THIRD_V, clock=place.meter.clock)
-    stranger.faults.always(replaced_by(_ANOTHER_MAKE), to="*IDN?")
+    stranger.identity = _ANOTHER_MAKE
     return _exchanged(place, stranger)
 
 
