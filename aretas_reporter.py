@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -47,7 +47,8 @@ class AretasReporter(Worker):
     """Closes each interval at its end and hands its readings to the outbox and to ``publish``.
 
     ``publish`` must not block; it is called with the readings of each interval (the Redis cache, if enabled).
-    ``state`` tells what else ``--status`` shall show: name -> JSON value.
+    ``state`` tells what else ``--status`` shall show: name -> JSON value. ``verify`` tells of meters why their settings
+    are not what they were set to, ``None`` if they are, before anything is set up; it may block for 5 s.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class AretasReporter(Worker):
         clock: Clock,
         publish: Callable[[Sequence[Datum]], None] | None = None,
         state: Callable[[], Mapping[str, object]] = dict,
+        verify: Callable[[Collection[str]], Mapping[str, str | None]] = lambda _meters: {},
     ) -> None:
         super().__init__("reporter", clock)
         self._interval_ms = report_interval_ms
@@ -67,6 +69,7 @@ class AretasReporter(Worker):
         self._time_keeper = time_keeper
         self._publish = publish
         self._state = state
+        self._verify = verify
         self._interval: Interval | None = None
 
     def open_first_interval(self) -> None:
@@ -74,7 +77,7 @@ class AretasReporter(Worker):
 
         Call it before sampling starts. Raises ``StoreTooNew``.
         """
-        left = self._outbox.recover()
+        left = self._settled(self._outbox.recover())
         self._time_keeper.heed_stored(self._outbox.newest_utc_ms)
         now_mono_s, verdict = self.clock.mono_s(), self._time_keeper.verdict()
         fresh = self._interval_from(now_mono_s, verdict.offset_s, previous_end_utc_ms=0)
@@ -94,6 +97,20 @@ class AretasReporter(Worker):
                 self._buffer.open(fresh)
         if left is not None and left.samples:
             logger.info("%d samples of an interval that an earlier run left open are used", len(left.samples))
+
+    def _settled(self, left: LeftOpen | None) -> LeftOpen | None:
+        """Return what was left open without the values that nobody can vouch for, and have it written down so."""
+        meters = {meter for each in left.samples for meter in each.unverified} if left is not None else set()
+        if left is None or not meters:
+            return left
+        verdicts = self._verify(meters)
+        samples = []
+        for sample in left.samples:
+            for meter in sample.unverified:
+                sample = sample.settled(meter, verdicts.get(meter, "unverified"))
+            samples.append(sample)
+        self._outbox.journal(samples)
+        return replace(left, samples=samples)
 
     def _close_left_open(self, left: LeftOpen, fresh: Interval, verdict: Verdict) -> None:
         """Close the interval that has ended since it was left open, and the next ones that have samples already."""

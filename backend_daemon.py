@@ -194,7 +194,14 @@ def build(settings: Settings, clock: Clock, on_secret: Callable[[str], None]) ->
         sampler=sampler,
         recorder=recorder,
         reporter=AretasReporter(
-            api.report_interval_ms, buffer, outbox, time_keeper, clock, publish, lambda: {"meters": sampler.meters()}
+            api.report_interval_ms,
+            buffer,
+            outbox,
+            time_keeper,
+            clock,
+            publish,
+            lambda: {"meters": sampler.meters()},
+            sampler.verify_untouched,
         ),
         uploader=AretasUploader(client, outbox, time_keeper, clock, batch=api.upload_batch, pause_s=api.upload_pause_s),
         redis_cache=redis_cache,

@@ -26,14 +26,18 @@ since the epoch, wall clock).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+VOLTAGE, CURRENT = "voltage meter", "current meter"
+"""The two meters, as the operator knows them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PowerSample:
     """What the meters said at one moment. ``None`` where there is no valid value (rule 4).
 
-    ``refused`` has a reason for each meter that was asked and gave none.
+    ``refused`` has a reason for each meter that was asked and gave none. ``unverified`` names the meters whose settings
+    have not been verified since: their values count only once they have been.
     """
 
     start_mono_s: float
@@ -41,11 +45,22 @@ class PowerSample:
     current_a: float | None = None
     power_kw: float | None = None
     refused: tuple[str, ...] = ()
+    unverified: tuple[str, ...] = ()
 
     @property
     def readings_count(self) -> int:
         """How many readings of meters went into it: those with a value and those that were refused."""
         return (self.voltage_v is not None) + (self.current_a is not None) + len(self.refused)
+
+    def settled(self, meter: str, refused: str | None) -> PowerSample:
+        """Return the sample once it is known of a meter whether its settings were right: else why it is refused."""
+        if meter not in self.unverified:
+            return self
+        sample = replace(self, unverified=tuple(each for each in self.unverified if each != meter))
+        if refused is None:
+            return sample
+        sample = replace(sample, power_kw=None, refused=(*self.refused, refused))
+        return replace(sample, voltage_v=None) if meter == VOLTAGE else replace(sample, current_a=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -132,6 +132,20 @@ class MeterReader(Worker):
         """Have the settings verified, without a reading."""
         self._put(_Job(verify=True))
 
+    def verify_untouched(self) -> str | None:
+        """Return why the meter's settings are not what they were set to, ``None`` if they are. Sets up nothing.
+
+        Call it before ``start()``. Blocks 0.4 s, 3 s without an answer.
+        """
+        try:
+            self.meter.verify_untouched()
+        except XDM1041Error as exc:
+            logger.info("%s: what was read before the restart does not count: %s", self.name, exc)
+            return type(exc).__name__
+        finally:
+            self.meter.disconnect()
+        return None
+
     def step(self) -> None:
         """Bring the meter up if it is not ready, else wait for one job and do it."""
         if not self._ready:

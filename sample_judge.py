@@ -11,14 +11,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from clock import Clock
-from measurements import PowerSample
+from measurements import CURRENT, VOLTAGE, PowerSample
 from meter_reader import MeterReader
 from reading_checks import Limits, SwapWatch
 from state_log import StateLog
 
 logger = logging.getLogger(__name__)
 
-VOLTAGE, CURRENT = "voltage meter", "current meter"
 SWAPPED, IMPLAUSIBLE = "swapped", "implausible"
 
 

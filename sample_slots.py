@@ -10,6 +10,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from measurements import PowerSample
+
 UNVERIFIED, LATE = "unverified", "late"
 
 
@@ -38,12 +40,16 @@ class Check:
 
 @dataclass(slots=True, kw_only=True)
 class Slot:
-    """One due time: which meters were asked, what they said, and whose value is not verified."""
+    """One due time: which meters were asked, what they said, and whose value is not verified.
+
+    ``sample`` is what was made of it when all had answered, if something was still to be verified then.
+    """
 
     begun_mono_s: float
     awaited: set[str]
     readings: dict[str, Reading] = field(default_factory=dict)
     unverified: set[str] = field(default_factory=set)
+    sample: PowerSample | None = None
 
     @property
     def is_read(self) -> bool:

@@ -16,17 +16,19 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from queue import Empty, SimpleQueue
 
 from averaging_buffer import AveragingBuffer
 from clock import Clock
-from measurements import PowerSample
+from measurements import CURRENT, VOLTAGE, PowerSample
 from meter_reader import MeterReader
 from reading_checks import Limits, RangeSteps
-from sample_judge import CURRENT, VOLTAGE, SampleJudge
-from sample_slots import Check, Reading, Slot, Slots
+from sample_judge import SampleJudge
+from sample_slots import UNVERIFIED, Check, Reading, Slot, Slots
 from settings import CurrentMeterSettings, CurrentSource, Rate, Settings
 from state_log import StateLog
 from worker import Worker
@@ -41,6 +43,7 @@ _HEARTBEAT_S = 1.0
 _PUNCTUAL_AGAIN_AFTER_S = 3600.0
 _VERIFY_EACH_FROM_MS = 500  # at this sample interval and above, every sample has its settings check
 _GRACE_FOR_CHECKS_S = 0.5  # a live interval must reach the cloud within 1 s of its end
+_VERIFY_UNTOUCHED_WITHIN_S = 5.0
 _STEP_BACK_BELOW = 0.8  # of the smaller range's end
 _LOWEST_RANGE_OF_BATTERIES = 3  # 5 V: on a smaller one a voltage meter may well show millivolts
 
@@ -140,6 +143,29 @@ class SerialPortReadWriter(Worker):
             if trouble := self._judge.trouble(name):
                 state.update(works=False, trouble=state["trouble"] or trouble)
         return states
+
+    def verify_untouched(self, names: Collection[str]) -> dict[str, str | None]:
+        """Return of each of these meters why its settings are not what they were set to; ``None`` if they are.
+
+        For samples that an earlier run took and did not verify: nothing is set up. Call it before ``start()``. Blocks
+        for 5 s at most; what is not known by then is refused.
+        """
+        verdicts: dict[str, str | None] = dict.fromkeys(names, UNVERIFIED)
+
+        def verify(reader: MeterReader) -> None:
+            verdicts[reader.name] = reader.verify_untouched()
+
+        threads = [
+            threading.Thread(target=verify, args=(reader,), daemon=True)
+            for name, reader in self.readers.items()
+            if name in verdicts
+        ]
+        for thread in threads:
+            thread.start()
+        deadline_mono_s = self.clock.mono_s() + _VERIFY_UNTOUCHED_WITHIN_S
+        for thread in threads:
+            thread.join(self.clock.timeout_s(deadline_mono_s))
+        return dict(verdicts)
 
     def start(self, on_crash: Callable[[], None]) -> None:
         """Start the meters' threads and the sampler's own."""
@@ -256,6 +282,7 @@ class SerialPortReadWriter(Worker):
         elif message is not None:
             slot_of_it = self._slots.add(message)
             if slot_of_it is not None:
+                self._note_unverified(slot_of_it)
                 self._complete_if_ready(slot_of_it)
             else:
                 self.counts[f"{message.meter} late"] += 1
@@ -277,13 +304,21 @@ class SerialPortReadWriter(Worker):
         slot.give_up()
         self._complete(slot)
 
+    def _note_unverified(self, slot: Slot) -> None:
+        """Have a sample written down that all meters have answered for, but that is not verified yet."""
+        if slot.is_read and slot.unverified:
+            slot.sample = self._sample(slot)
+            self._record(slot.sample)
+
     def _complete_if_ready(self, slot: Slot) -> None:
         if slot.is_complete:
             self._complete(slot)
 
     def _complete(self, slot: Slot) -> None:
         self._slots.take_out(slot)
-        sample = self._sample(slot)
+        sample = self._sample(slot) if slot.sample is None else slot.sample
+        for meter in sample.unverified:
+            sample = sample.settled(meter, slot.refusal(meter))
         self._buffer.complete(slot.begun_mono_s, sample)
         if sample.readings_count:
             self._record(sample)
@@ -297,7 +332,15 @@ class SerialPortReadWriter(Worker):
             self.counts["not together"] += 1
         sample = self.do_fetch_params(min(starts), slot.value(VOLTAGE), slot.value(CURRENT), together)
         refusals = {name: refusal for name in slot.awaited if (refusal := slot.refusal(name)) is not None}
-        return self._judge.judge(sample, refusals)
+        sample = self._judge.judge(sample, refusals)
+        return replace(
+            sample,
+            unverified=tuple(
+                name
+                for name, value in ((VOLTAGE, sample.voltage_v), (CURRENT, sample.current_a))
+                if name in slot.unverified and value is not None
+            ),
+        )
 
 
 def _port_book(settings: Settings) -> PortBook:

@@ -55,6 +55,7 @@ MIGRATIONS = (
     CREATE TABLE state (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
     """,
+    "ALTER TABLE sample ADD COLUMN unverified TEXT",
 )
 
 

@@ -251,11 +251,18 @@ def reject_held(cursor: sqlite3.Cursor, number: int, message: str) -> None:
 
 
 def insert_samples(cursor: sqlite3.Cursor, samples: Iterable[PowerSample]) -> None:
-    """Write down samples of the open interval."""
+    """Write down samples of the open interval; one that was verified meanwhile takes its former place."""
     cursor.executemany(
-        "INSERT OR IGNORE INTO sample VALUES (?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO sample VALUES (?, ?, ?, ?, ?, ?)",
         [
-            (each.start_mono_s, each.voltage_v, each.current_a, each.power_kw, "\n".join(each.refused) or None)
+            (
+                each.start_mono_s,
+                each.voltage_v,
+                each.current_a,
+                each.power_kw,
+                "\n".join(each.refused) or None,
+                "\n".join(each.unverified) or None,
+            )
             for each in samples
         ],
     )
@@ -269,9 +276,10 @@ def _read_samples(cursor: sqlite3.Cursor) -> list[PowerSample]:
             current_a=current,
             power_kw=power,
             refused=tuple(refused.split("\n")) if refused else (),
+            unverified=tuple(unverified.split("\n")) if unverified else (),
         )
-        for start_mono_s, voltage, current, power, refused in cursor.execute(
-            "SELECT start_mono_s, voltage, current, power, refused FROM sample ORDER BY start_mono_s"
+        for start_mono_s, voltage, current, power, refused, unverified in cursor.execute(
+            "SELECT start_mono_s, voltage, current, power, refused, unverified FROM sample ORDER BY start_mono_s"
         )
     ]
 
