@@ -70,6 +70,7 @@ class Result:
     healthy_due: int = 0
     quiet_s: float = 0.0
     quiet_lost: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
     alarms: list[str] = field(default_factory=list)
     details: list[str] = field(default_factory=list)
 
@@ -77,6 +78,7 @@ class Result:
         """Take in what another leg showed."""
         self.faults += other.faults
         self.wrong += other.wrong
+        self.reasons += other.reasons
         for name in ("stale", "wrong_means", "means", "samples", "not_recovered", "quiet_lost", "quiet_s"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.healthy_lost += other.healthy_lost
@@ -175,6 +177,9 @@ def judge_episode(
         if not strikes:
             result.healthy_due += len(during)
             result.healthy_lost += len(missing)
+            result.reasons.update(
+                reason for s in during if value_of(s, meter) is None for reason in s.refused or ("not asked",)
+            )
             continue
         late = [start for start in missing if start > over_mono_s]
         well_mono_s = late[-1] + bench.sample_interval_s if late else over_mono_s
@@ -183,7 +188,9 @@ def judge_episode(
         result.recoveries_s[kind].append(well_mono_s - over_mono_s)
     quiet = [s for s in samples if episode.well_mono_s < s.start_mono_s < until_mono_s - _LAST_VICTIM_S]
     result.quiet_s += until_mono_s - episode.well_mono_s
-    result.quiet_lost += sum(value_of(sample, meter) is None for sample in quiet for meter in METERS)
+    missing_both = [sample for sample in quiet for meter in METERS if value_of(sample, meter) is None]
+    result.quiet_lost += len(missing_both)
+    result.reasons.update(reason for sample in missing_both for reason in sample.refused or ("not asked",))
     result.alarms += [
         warned.message
         for warned in bench.warnings

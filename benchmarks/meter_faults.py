@@ -188,6 +188,8 @@ def main() -> int:
         say(f"{name}: {result.faults.total()} faults, {result.samples} samples, {result.wrong.total()} wrong values")
         total.add(result)
     healthy_ms = healthy_starts_ms(options.healthy_seconds, options.seed) if options.healthy_seconds else []
+    if total.reasons:
+        say(f"why samples of a meter without a fault were lost: {dict(total.reasons)}")
     for line in [*total.details, *(f"false alarm: {alarm}" for alarm in total.alarms)]:
         say(line)
     code = print_table(
