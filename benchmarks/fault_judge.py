@@ -32,7 +32,7 @@ TWO = "two at one meter"
 STALE_AFTER_S = 30.0
 GIVEN_UP_S = 120.0
 _MOST_DETAILS = 50
-_LAST_VICTIM_S = 1.0  # a sample asked for just before the next fault may be its victim
+_SLOW_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +55,7 @@ class Episode:
 
 @dataclass(slots=True, kw_only=True)
 class Result:
-    """What a leg showed. Times in seconds of the fast clock."""
+    """What a leg showed. Times in seconds of the fast clock; ``lost_s`` is samples times the sample interval."""
 
     faults: Counter[str] = field(default_factory=Counter)
     wrong: Counter[str] = field(default_factory=Counter)
@@ -64,7 +64,7 @@ class Result:
     means: int = 0
     samples: int = 0
     recoveries_s: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    lost: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    lost_s: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     not_recovered: int = 0
     healthy_lost: int = 0
     healthy_due: int = 0
@@ -87,8 +87,8 @@ class Result:
         self.details += other.details
         for kind, values in other.recoveries_s.items():
             self.recoveries_s[kind] += values
-        for kind, counts in other.lost.items():
-            self.lost[kind] += counts
+        for kind, values in other.lost_s.items():
+            self.lost_s[kind] += values
 
 
 def value_of(sample: PowerSample, meter: str) -> float | None:
@@ -184,9 +184,13 @@ def judge_episode(
         late = [start for start in missing if start > over_mono_s]
         well_mono_s = late[-1] + bench.sample_interval_s if late else over_mono_s
         kind = strikes[0].kind if len(strikes) == 1 else TWO
-        result.lost[kind].append(len(late))
+        result.lost_s[kind].append(len(late) * bench.sample_interval_s)
         result.recoveries_s[kind].append(well_mono_s - over_mono_s)
-    quiet = [s for s in samples if episode.well_mono_s < s.start_mono_s < until_mono_s - _LAST_VICTIM_S]
+        if well_mono_s - over_mono_s > _SLOW_S:
+            result.details.append(
+                f"episode {episode.seed}: {meter} well {well_mono_s - over_mono_s:.1f} s after {strikes}"
+            )
+    quiet = [s for s in samples if episode.well_mono_s < s.start_mono_s < until_mono_s - bench.victims_s]
     result.quiet_s += until_mono_s - episode.well_mono_s
     missing_both = [sample for sample in quiet for meter in METERS if value_of(sample, meter) is None]
     result.quiet_lost += len(missing_both)

@@ -72,7 +72,7 @@ def run_leg(
             episodes.append(play(bench, strikes, number))
             if math.isinf(episodes[-1].well_mono_s) or bench.daemon.crashed:
                 break
-            bench.let_pass(_REST_S * (0.5 + rest.random()))
+            bench.let_pass(bench.victims_s + _REST_S * rest.random())
             if sum(len(episode.strikes) for episode in episodes) >= faults:
                 break
         ended_mono_s = bench.clock.mono_s()
@@ -102,10 +102,12 @@ def healthy_starts_ms(seconds: float, seed: int) -> list[float]:
     return [abs(grid.deviation_ms(mono_s)) for mono_s in firsts]
 
 
-def figures(result: Result, healthy_ms: Sequence[float]) -> list[Figure]:
-    """Return the table's rows."""
+def figures(result: Result, sample_interval_s: float) -> list[Figure]:
+    """Return the rows of a leg's table."""
     recoveries_s = list(itertools.chain.from_iterable(result.recoveries_s.values()))
-    lost = list(itertools.chain.from_iterable(result.lost.values()))
+    lost = [lost_s / sample_interval_s for lost_s in itertools.chain.from_iterable(result.lost_s.values())]
+    after = "after the fault was over"
+    slowest_s = RECOVERY_S + SETTLING_S
     return [
         Figure(what="faults", value=result.faults.total(), digits=0),
         Figure(what="samples judged", value=result.samples, digits=0),
@@ -114,45 +116,44 @@ def figures(result: Result, healthy_ms: Sequence[float]) -> list[Figure]:
         Figure(what="reported means that are none of their samples", value=result.wrong_means, digits=0, at_most=0),
         Figure(what="stale values in hold, before xdm_stale_after", value=result.stale, digits=0),
         Figure(what="meters that never came back", value=result.not_recovered, digits=0, at_most=0),
-        Figure(what="samples lost after the fault was over, median", value=percentile(lost, 0.5), digits=0),
-        Figure(what="samples lost after the fault was over, p99", value=percentile(lost, 0.99), digits=0),
-        Figure(what="recovery after the fault was over, median", value=percentile(recoveries_s, 0.5), unit="s"),
-        Figure(
-            what="recovery after the fault was over, p99",
-            value=percentile(recoveries_s, 0.99),
-            unit="s",
-            at_most=RECOVERY_S + SETTLING_S,
-        ),
-        Figure(what="recovery after the fault was over, longest", value=max(recoveries_s, default=0.0), unit="s"),
+        Figure(what=f"samples lost {after}, median", value=percentile(lost, 0.5), digits=0),
+        Figure(what=f"samples lost {after}, p99", value=percentile(lost, 0.99), digits=0),
+        Figure(what=f"recovery {after}, median", value=percentile(recoveries_s, 0.5), unit="s"),
+        Figure(what=f"recovery {after}, p99", value=percentile(recoveries_s, 0.99), unit="s", at_most=slowest_s),
+        Figure(what=f"recovery {after}, longest", value=max(recoveries_s, default=0.0), unit="s"),
         Figure(what="false alarms", value=len(result.alarms), digits=0, at_most=0),
         Figure(what="time without a fault", value=result.quiet_s, unit="s", digits=0),
         Figure(what="samples lost in it", value=result.quiet_lost, digits=0),
         Figure(what="samples of the healthy meter during the other's fault", value=result.healthy_due, digits=0),
         Figure(what="lost of these", value=result.healthy_lost, digits=0),
-        *(
-            Figure(what=f"healthy meter off its due time at 1x, {name}", value=value, unit="ms", at_most=bound)
-            for name, value, bound in (
-                ("p50", percentile(healthy_ms, 0.5), None),
-                ("p99", percentile(healthy_ms, 0.99), _ON_TIME_MS),
-            )
-            if healthy_ms
-        ),
+    ]
+
+
+def healthy_figures(seconds: float, seed: int) -> list[Figure]:
+    """Return the rows of the run at the day's own speed."""
+    late_ms = healthy_starts_ms(seconds, seed)
+    return [
+        Figure(what="samples of the healthy meter", value=len(late_ms), digits=0),
+        Figure(what="start off its due time, p50", value=percentile(late_ms, 0.5), unit="ms"),
+        Figure(what="start off its due time, p99", value=percentile(late_ms, 0.99), unit="ms", at_most=_ON_TIME_MS),
     ]
 
 
 def print_kinds(result: Result) -> None:
     """Print what each kind of fault did, where it struck a meter alone."""
-    print(
-        f"\n  {'kind':<28} {'faults':>6} {'wrong':>6} {'lost p50':>9} {'lost p99':>9} {'recovery p50':>13} {'p99':>8}"
-    )
+    print(f"\n  {'kind':<28} {'faults':>6} {'wrong':>6} {'lost p50':>9} {'p99':>7} {'recovery p50':>13} {'p99':>7}")
     for kind in [*MISHAPS, TWO]:
-        lost, recoveries_s = result.lost[kind], result.recoveries_s[kind]
-        times = f"{percentile(recoveries_s, 0.5):>11.2f} s {percentile(recoveries_s, 0.99):>6.2f} s"
         wrong = sum(count for kinds, count in result.wrong.items() if kind in kinds.split("+"))
-        print(
-            f"  {kind:<28} {result.faults[kind] or '':>6} {wrong:>6} {percentile(lost, 0.5):>9.0f} "
-            f"{percentile(lost, 0.99):>9.0f} {times}"
+        times = " ".join(
+            f"{f'{percentile(values, share):.2f} s' if values else '':>{width}}"
+            for values, share, width in (
+                (result.lost_s[kind], 0.5, 9),
+                (result.lost_s[kind], 0.99, 7),
+                (result.recoveries_s[kind], 0.5, 13),
+                (result.recoveries_s[kind], 0.99, 7),
+            )
         )
+        print(f"  {kind:<28} {result.faults[kind] or '':>6} {wrong:>6} {times}".rstrip())
 
 
 def legs(options: argparse.Namespace) -> Iterator[tuple[str, FastBench, int, dict[str, Mishap]]]:
@@ -182,20 +183,21 @@ def main() -> int:
     parser.add_argument("--healthy-seconds", type=float, default=180.0, help="length of the run at 1x; 0: none (180)")
     options = parser.parse_args()
     sys.setswitchinterval(0.0005)  # twelve threads in one process, and 5 ms would look like 100
-    total = Result()
+    total, code = Result(), 0
     for name, bench, faults, kinds in legs(options):
+        say(f"{name}: {faults} faults")
         result = run_leg(bench, faults=faults, seed=options.seed, mishaps=kinds)
-        say(f"{name}: {result.faults.total()} faults, {result.samples} samples, {result.wrong.total()} wrong values")
+        for line in [*result.details, *(f"false alarm: {alarm}" for alarm in result.alarms)]:
+            say(line)
+        if result.reasons:
+            say(f"why samples of a meter without a fault were lost: {dict(result.reasons)}")
+        title = f"Meter faults, {name}: seed {options.seed}, {options.speed:g} times the day"
+        code |= print_table(title, figures(result, bench.sample_interval_s))
         total.add(result)
-    healthy_ms = healthy_starts_ms(options.healthy_seconds, options.seed) if options.healthy_seconds else []
-    if total.reasons:
-        say(f"why samples of a meter without a fault were lost: {dict(total.reasons)}")
-    for line in [*total.details, *(f"false alarm: {alarm}" for alarm in total.alarms)]:
-        say(line)
-    code = print_table(
-        f"Meter faults: seed {options.seed}, {options.speed:g} times the day", figures(total, healthy_ms)
-    )
     print_kinds(total)
+    if options.healthy_seconds:
+        rows = healthy_figures(options.healthy_seconds, options.seed)
+        code |= print_table("\nThe other meter in trouble, at the day's own speed, 500 ms", rows)
     return code
 
 
