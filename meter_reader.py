@@ -187,7 +187,8 @@ class MeterReader(Worker):
         except XDM1041Error as exc:
             self._trouble(exc)
             retry_mono_s = began_mono_s + _RETRY_AFTER_S[min(self._failures, len(_RETRY_AFTER_S) - 1)]
-            self._stop.wait(max(_RETRY_AFTER_AT_LEAST_S, self.clock.timeout_s(retry_mono_s)))
+            retry_mono_s = max(retry_mono_s, self.clock.mono_s() + _RETRY_AFTER_AT_LEAST_S)
+            self._stop.wait(self.clock.timeout_s(retry_mono_s))
             self._failures += 1
             return
         self._announce(identity)

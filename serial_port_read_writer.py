@@ -26,26 +26,25 @@ from averaging_buffer import AveragingBuffer
 from clock import Clock
 from measurements import CURRENT, VOLTAGE, PowerSample
 from meter_reader import MeterReader
-from reading_checks import Limits, RangeSteps
+from reading_checks import RangeSteps
 from sample_judge import SampleJudge
 from sample_slots import UNVERIFIED, Check, Reading, Slot, Slots
-from settings import CurrentMeterSettings, CurrentSource, Rate, Settings
+from sampling_setup import limits, port_book, range_steps, shift_clear_of_boundary_s, swaps_show
+from settings import CurrentSource, Rate, Settings
 from state_log import StateLog
 from worker import Worker
-from xdm1041 import RANGES, XDM1041, PortBook, XDM1041Mode, XDM1041Rate
+from xdm1041 import XDM1041, XDM1041Mode, XDM1041Rate
 
 logger = logging.getLogger(__name__)
 
 _TOGETHER_S = 0.005  # queries that started further apart than this do not make a kW
 _FIRST_SAMPLE_WITHIN_S = 4.0  # sampling begins then even if a meter is still absent
-_CLEAR_OF_BOUNDARY_S = 0.25
 _HEARTBEAT_S = 1.0
 _PUNCTUAL_AGAIN_AFTER_S = 3600.0
 _VERIFY_EACH_FROM_MS = 500  # at this sample interval and above, every sample has its settings check
 _GRACE_FOR_CHECKS_S = 0.5  # a live interval must reach the cloud within 1 s of its end
+_CHECK_EVERY_S = 2.0  # between due times that are far apart: so that a meter is ready again in time
 _VERIFY_UNTOUCHED_WITHIN_S = 5.0
-_STEP_BACK_BELOW = 0.8  # of the smaller range's end
-_LOWEST_RANGE_OF_BATTERIES = 3  # 5 V: on a smaller one a voltage meter may well show millivolts
 
 _RATES = {Rate.SLOW: XDM1041Rate.SLOW, Rate.MEDIUM: XDM1041Rate.MEDIUM, Rate.FAST: XDM1041Rate.FAST}
 
@@ -83,7 +82,7 @@ class SerialPortReadWriter(Worker):
 
         # Customizing: which meters there are, and what each of them measures on which range.
         # XDM1041(mode, number of the manual range, port); the numbers of the ranges stand in the README.
-        ports = _port_book(settings)
+        ports = port_book(settings)
         if (voltage := settings.voltage_meter) is not None:
             self._add_meter(
                 VOLTAGE,
@@ -110,11 +109,11 @@ class SerialPortReadWriter(Worker):
                     ports=ports,
                     clock=clock,
                 ),
-                _range_steps(current),
+                range_steps(current),
             )
             self._shunt_resistance_ohm = None if direct else current.shunt_resistance_ohm
             self._polarity = -1.0 if current.reverse_polarity else 1.0
-        self._judge = SampleJudge(_limits(settings), clock, watch_swaps=_swaps_show(settings))
+        self._judge = SampleJudge(limits(settings), clock, watch_swaps=swaps_show(settings))
         self._look_before_s = max(reader.meter.look_before_s for reader in self.readers.values())
 
     def do_fetch_params(
@@ -181,9 +180,7 @@ class SerialPortReadWriter(Worker):
             self._begin_if_ready(now_mono_s)
         self._compare_meters()
         if now_mono_s >= self._look_mono_s:
-            self._look_mono_s = math.inf
-            for reader in self.readers.values():
-                reader.look()
+            self._look_at_meters(now_mono_s)
         if now_mono_s >= self._due_mono_s:
             self._ask_meters(now_mono_s)
         self._complete_overdue(now_mono_s)
@@ -230,7 +227,7 @@ class SerialPortReadWriter(Worker):
         """Fix the due times once: when all meters are ready, or 4 s after the start at the latest."""
         if now_mono_s >= self._begin_by_mono_s or all(reader.is_ready for reader in self.readers.values()):
             self._begin_by_mono_s = math.inf
-            self._due_mono_s = now_mono_s + _shift_clear_of_boundary_s(self.clock.utc_s(), self._interval_s)
+            self._due_mono_s = now_mono_s + shift_clear_of_boundary_s(self.clock.utc_s(), self._interval_s)
 
     def _compare_meters(self) -> None:
         """Have the meters compared whenever one of them has become ready."""
@@ -248,8 +245,7 @@ class SerialPortReadWriter(Worker):
         elif now_mono_s - self._missed_mono_s > _PUNCTUAL_AGAIN_AFTER_S:
             self._punctuality.well("is punctual again")
         self._due_mono_s += (missed + 1) * self._interval_s
-        if self._interval_s > self._look_before_s:
-            self._look_mono_s = self._due_mono_s - self._look_before_s
+        self._plan_look(now_mono_s)
         slot = Slot(begun_mono_s=now_mono_s, awaited=set())
         self._buffer.begin(now_mono_s)
         for name, reader in self.readers.items():
@@ -260,6 +256,21 @@ class SerialPortReadWriter(Worker):
         self._slots.begin(slot)
         if not slot.awaited:
             self._complete(slot)
+
+    def _look_at_meters(self, now_mono_s: float) -> None:
+        """Have the settings verified while there is time to mend them; at last, look for zeros."""
+        if now_mono_s >= self._due_mono_s - self._look_before_s:
+            self._look_mono_s = math.inf
+            for reader in self.readers.values():
+                reader.look()
+        else:
+            self._plan_look(now_mono_s)
+            for reader in self.readers.values():
+                reader.check()
+
+    def _plan_look(self, now_mono_s: float) -> None:
+        if self._interval_s > self._look_before_s:
+            self._look_mono_s = min(now_mono_s + _CHECK_EVERY_S, self._due_mono_s - self._look_before_s)
 
     def _is_check_due(self, meter: str, now_mono_s: float) -> bool:
         """Return whether a reading that is asked for now needs a check of the settings behind it."""
@@ -341,46 +352,3 @@ class SerialPortReadWriter(Worker):
                 if name in slot.unverified and value is not None
             ),
         )
-
-
-def _port_book(settings: Settings) -> PortBook:
-    meters = (settings.voltage_meter, settings.current_meter)
-    return PortBook(settings.serial.scan_ports, {each.port: each.serial_number for each in meters if each is not None})
-
-
-def _limits(settings: Settings) -> dict[str, Limits]:
-    limits = {}
-    if (voltage := settings.voltage_meter) is not None:
-        limits[VOLTAGE] = Limits(minimum=voltage.minimum_v, maximum=voltage.maximum_v)
-    if (current := settings.current_meter) is not None:
-        limits[CURRENT] = Limits(minimum=current.minimum_a, maximum=current.maximum_a)
-    return limits
-
-
-def _swaps_show(settings: Settings) -> bool:
-    """Return whether swapped meters would show: a battery overloads the shunt's range, a shunt has millivolts."""
-    voltage, current = settings.voltage_meter, settings.current_meter
-    if voltage is None or current is None or current.source is CurrentSource.DIRECT:
-        return False
-    return voltage.range_number >= _LOWEST_RANGE_OF_BATTERIES
-
-
-def _range_steps(current: CurrentMeterSettings) -> RangeSteps | None:
-    """Return between which ranges the current meter may change: from 50 mV to 500 mV, if that is not forbidden."""
-    lower, upper = RANGES[XDM1041Mode.MODE_VOLTAGE_DC][:2]
-    if current.source is CurrentSource.DIRECT or current.range_number != lower.number or current.range_fixed:
-        return None
-    return RangeSteps(lower.number, upper.number, back_below=_STEP_BACK_BELOW * lower.full_scale)
-
-
-def _shift_clear_of_boundary_s(utc_s: float, interval_s: float) -> float:
-    """Return by how much to put the first due time off, so that no due time falls on the end of an interval.
-
-    Seconds, less than half a sample interval or 0.5 s. The ends of intervals lie on whole multiples of the report
-    interval; where that is a multiple of the sample interval, every interval then holds the same number of samples.
-    """
-    clear_s = min(interval_s / 2, _CLEAR_OF_BOUNDARY_S)
-    phase_s = utc_s % interval_s
-    if phase_s < clear_s:
-        return clear_s - phase_s
-    return max(0.0, interval_s - phase_s + clear_s) if phase_s > interval_s - clear_s else 0.0

@@ -240,7 +240,7 @@ def test_meters_on_serial_servers(tmp_path: Path) -> None:
 
 def test_overload_is_absent_and_never_a_number(tmp_path: Path) -> None:
     with Rig(tmp_path, shunt_volts=lambda _: 95 * SHUNT_OHM) as rig:
-        rig.configure()
+        rig.configure({"XDM": {"xdm_current_range": "50mV fixed"}})
         rig.start()
         rig.wait_for_intervals(2, "V")
         rig.stop()
@@ -248,15 +248,26 @@ def test_overload_is_absent_and_never_a_number(tmp_path: Path) -> None:
     assert "overload" in rig.log
 
 
-def test_swapped_serial_numbers_send_nothing(tmp_path: Path) -> None:
+def test_swapped_cables_heal_by_the_serial_numbers(tmp_path: Path) -> None:
     with Rig(tmp_path) as rig:
         rig.configure({"XDM": {"xdm_voltage_serial": "22511041", "xdm_current_serial": "22511040"}})
         rig.start()
-        rig.wait_for_log("has the meter with serial number 22511041, not 22511040")
+        # What is on the port of the other meter is the one with the number: it reads the other's leads.
+        rig.wait_for_log("was found on")
+        assert rig.stop()[0] == 0
+        assert rig.log.count("was found on") == 1
+        assert "CONF:VOLT:DC 50E-3" in {command.text for command in rig.voltage.received}
+
+
+def test_a_meter_with_a_serial_number_that_is_nowhere_is_told_and_nothing_is_set(tmp_path: Path) -> None:
+    with Rig(tmp_path) as rig:
+        rig.configure({"XDM": {"xdm_voltage_serial": "11111111", "xdm_current_serial": "22222222"}})
+        rig.start()
+        rig.wait_for_log("has the meter with serial number 22511040, not 11111111")
         rig.wait_for_log("no voltage, no current")
         assert rig.stop()[0] == 0
         assert rig.cloud.received == []
-        assert all(not command.text.startswith("CONF") for command in rig.voltage.received)
+        assert {command.text for command in [*rig.voltage.received, *rig.current.received]} == {"*IDN?"}
 
 
 def test_no_secret_is_in_any_log_at_any_level(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from clock import Clock
 from measurements import Interval, PowerSample
 from meter_reader import MeterReader
 from sample_slots import Check, Reading
-from serial_port_read_writer import SerialPortReadWriter, _shift_clear_of_boundary_s
+from sampling_setup import shift_clear_of_boundary_s
+from serial_port_read_writer import SerialPortReadWriter
 from settings import Settings, load_settings
 from simulator.faults import doubled, late, lost, replaced_by, with_the_next
 from simulator.modes import Mode
@@ -54,10 +55,12 @@ def settings_of(rig: Rig, sample_ms: int, xdm: Mapping[str, object] | None = Non
 
 
 @contextmanager
-def sampling(settings: Settings) -> Iterator[tuple[SerialPortReadWriter, Recording]]:
+def sampling(
+    settings: Settings, record: Callable[[PowerSample], None] = lambda _sample: None
+) -> Iterator[tuple[SerialPortReadWriter, Recording]]:
     clock = Clock()
     buffer = Recording(clock)
-    sampler = SerialPortReadWriter(settings, buffer, clock)
+    sampler = SerialPortReadWriter(settings, buffer, clock, record)
     crashes: list[str] = []
     sampler.start(lambda: crashes.append("crash"))
     try:
@@ -189,12 +192,10 @@ def test_a_doubled_or_stalled_reply_never_shifts_the_samples_behind_it(tmp_path:
             disturb()
             wait_for(lambda: len(buffer.having("current_a")) > halves)  # noqa: B023
         wait_for(lambda: len(buffer.having(*BOTH)) > whole + 2)
-    served = sorted((each.mono_s, each.value) for each in rig.voltage.served if each.intact)
+    served = [(each.mono_s, each.value) for each in rig.voltage.served if each.intact]
     for sample in buffer.samples:
-        if sample.voltage_v is not None:
-            asked_mono_s = min((at for at, _ in served if at >= sample.start_mono_s), default=0.0)
-            assert dict(served)[asked_mono_s] == sample.voltage_v
-            assert asked_mono_s - sample.start_mono_s < 0.05
+        if sample.voltage_v is not None:  # if a conversion ends meanwhile, it is asked for three times
+            assert sample.voltage_v in [value for at, value in served if 0 <= at - sample.start_mono_s < 0.05]
 
 
 def test_a_reply_that_is_no_reading_is_absent_and_counted(tmp_path: Path) -> None:
@@ -251,7 +252,7 @@ def test_every_accepted_request_is_answered_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("interval_s", [0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 60.0])
 @pytest.mark.parametrize("utc_s", [1_700_000_000.0, 1_700_000_000.013, 1_700_000_004.9999, 1_700_000_002.5])
 def test_due_times_keep_clear_of_the_ends_of_intervals(interval_s: float, utc_s: float) -> None:
-    shift_s = _shift_clear_of_boundary_s(utc_s, interval_s)
+    shift_s = shift_clear_of_boundary_s(utc_s, interval_s)
     phase_s = (utc_s + shift_s) % interval_s
     assert 0 <= shift_s <= 0.5
     clear_s = min(interval_s / 2, 0.25) - 1e-5

@@ -37,7 +37,7 @@ from .errors import (
     Unsettled,
     WrongInstrument,
 )
-from .ports import PortBook
+from .ports import PortBook, device
 from .settling import LOOK_BEFORE_S, Settling
 from .transport import Transport
 
@@ -48,7 +48,8 @@ _IDENTIFY_TRIES = 5  # the first question after power-on can go unanswered or co
 _AFTER_SET_S = 0.1  # time for the noise of the answer mode to come, so that it can be thrown away
 _AFTER_CONFIGURE_S = 0.2
 _SETTLE_POLL_S = 0.1
-_NEAR = 1e-4  # of the range: five steps of its display
+_NEAR = 4e-5  # of the range: two steps of its display
+_CONFIRMED_WITHIN_S = 0.15  # what is read later belongs to another moment
 
 
 class XDM1041:
@@ -84,7 +85,6 @@ class XDM1041:
         self._interrupted = threading.Event()
         self._set_up = False
         self._settled = False
-        self._last: float | None = None
         self._tells_display = True
 
     @property
@@ -207,17 +207,18 @@ class XDM1041:
         return self._reading(self._ask(commands.MEASURE))
 
     def read_val1_sure(self) -> float:
-        """Return the present reading, proof against a digit that is garbled into another digit.
+        """Return the present reading, proof against a digit that is garbled into another and against a stale answer.
 
-        A reading that differs from the last one by more than five steps of the display is compared with what the
-        display shows; if that differs too, the middle one of three readings is taken, as the input may be changing
-        fast. Blocks 5 to 20 ms, 4 s at most; raises as ``read_val1_raw()``.
+        It counts if the display shows the same within two of its steps. Else the middle one of three readings does:
+        a conversion may have ended in between. Blocks 10 ms, 4 s at most. Raises as ``read_val1_raw()``.
         """
+        started_mono_s = self._clock.mono_s()
         value = self.read_val1_raw()
-        if not self._is_near(value, self._last) and not self._is_near(value, self._shown()):
-            value = sorted((value, self.read_val1_raw(), self.read_val1_raw()))[1]
-        self._last = value
-        return value
+        if self._is_near(value, self._shown() if self._tells_display else self.read_val1_raw()):
+            return value
+        if self._clock.mono_s() - started_mono_s > _CONFIRMED_WITHIN_S:
+            raise ReplyTimeout("the meter answers too slowly for its reading to be confirmed")
+        return sorted((value, self.read_val1_raw(), self.read_val1_raw()))[1]
 
     def look(self) -> None:
         """Look whether the meter shows zeros, as it does after a change of its settings. Blocks 1 s at most.
@@ -288,16 +289,20 @@ class XDM1041:
             if self._ports is None or self.serial_number is None:
                 raise
             self.disconnect()
-            found = self._search(self._ports)
+            found = self._ports.search(self.serial_number, self.port, self._clock, self._pause)
             if found is None:
                 raise
         self._transport = Transport(found, self._clock)
         return self._identify_here()
 
     def _identify_here(self, tries: int = _IDENTIFY_TRIES) -> Identity:
+        if self._claim not in (None, device(self.port)):
+            self.disconnect()  # another adapter has the name by now
         if self._ports is not None and self._claim is None:
             self._claim = self._ports.claim(self.port, self._pause)
         self._transport.open()
+        if self._claim not in (None, device(self.port)):
+            raise PortLost(f"{self.port} was plugged in anew while it was opened")
         self._transport.drain()
         identity = self.test_conn(tries)
         known = self.serial_number or (self.identity.serial_number if self.identity else identity.serial_number)
@@ -310,21 +315,6 @@ class XDM1041:
         if self._ports is not None and self._claim is not None:
             self._ports.keep(self._claim)
         return identity
-
-    def _search(self, ports: PortBook) -> str | None:
-        """Return the one other port that the meter with this serial number is on."""
-        found = []
-        for port in ports.elsewhere(self.port):
-            self._pause(0.0)
-            with suppress(BrokenExchange, PortLost, PortUnavailable, WrongInstrument):
-                if ports.ask(port, self._clock, self._pause).serial_number == self.serial_number:
-                    found.append(port)
-        if len(found) > 1:
-            raise WrongInstrument(
-                f"meters on {' and '.join(found)} all say that they have serial number {self.serial_number}: which of "
-                "them is meant cannot be known; leave xdm_voltage_serial and xdm_current_serial empty"
-            )
-        return found[0] if found else None
 
     def _settings_hold(self) -> bool:
         try:

@@ -12,6 +12,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from serial.tools.list_ports import comports
@@ -19,7 +20,7 @@ from serial.tools.list_ports import comports
 from clock import Clock
 
 from .commands import IDENTIFY, Identity, parse_identity, reply_text
-from .errors import BrokenExchange, PortUnavailable
+from .errors import BrokenExchange, PortLost, PortUnavailable, WrongInstrument
 from .transport import Transport
 
 _USB_IDS = ((0x1A86, 0x7523), (0x067B, None))  # the CH340 in the -U models; any Prolific, common in RS232 cables
@@ -47,7 +48,10 @@ def device(port: str) -> str:
     """Return what a port really is: all names of one device give the same."""
     if "://" in port or ("/" not in port and re.match(r"(\\\\\.\\)?COM\d", port, re.IGNORECASE)):
         return port.lower().removeprefix("\\\\.\\").rstrip("/")
-    return os.path.realpath(port)
+    try:
+        return os.path.realpath(port)
+    except OSError:  # a link that vanishes while it is looked at
+        return port
 
 
 def identify(port: str, clock: Clock | None = None, *, tries: int = 2) -> Identity:
@@ -108,6 +112,24 @@ class PortBook:
             pause(_TURN_POLL_S)
         raise PortUnavailable(f"{port} is in use by the other meter")
 
+    def search(self, serial_number: str, port: str, clock: Clock, pause: Callable[[float], object]) -> str | None:
+        """Return the port that the meter with this serial number is on, ``None`` if it is on none but perhaps ``port``.
+
+        Blocks up to 3.3 s for each port. Raises ``WrongInstrument`` if it seems to be on several.
+        """
+        found = []
+        for other in self.elsewhere(port):
+            pause(0.0)
+            with suppress(BrokenExchange, PortLost, PortUnavailable, WrongInstrument):
+                if self.ask(other, clock, pause).serial_number == serial_number:
+                    found.append(other)
+        if len(found) > 1:
+            raise WrongInstrument(
+                f"meters on {' and '.join(found)} all say that they have serial number {serial_number}: which of "
+                "them is meant cannot be known; leave xdm_voltage_serial and xdm_current_serial empty"
+            )
+        return found[0] if found else None
+
     def ask(self, port: str, clock: Clock, pause: Callable[[float], object]) -> Identity:
         """Return who answers on a port that is not one's own. Blocks 2 s + 1.3 s; raises as ``identify()`` does."""
         claim = self.claim(port, pause)
@@ -132,7 +154,7 @@ def _expanded(pattern: str) -> list[str]:
 
 
 def _usb_ports() -> Iterator[str]:
-    by_path = {os.path.realpath(link): str(link) for link in sorted(_BY_PATH.glob("*"), reverse=True)}
+    by_path = {device(str(link)): str(link) for link in sorted(_BY_PATH.glob("*"), reverse=True)}
     for port in sorted(comports(), key=lambda each: each.device):
         if any(port.vid == vid and pid in (None, port.pid) for vid, pid in _USB_IDS):
-            yield by_path.get(os.path.realpath(port.device), port.device)
+            yield by_path.get(device(port.device), port.device)

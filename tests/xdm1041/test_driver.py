@@ -94,7 +94,7 @@ def _asked(*values: str) -> list[tuple[bytes, Reply]]:
         (["1.934567E-02", "12.345mVDC", "1.234567E-02", "1.234667E-02"], 0.01234667),
         (["1.234567E-02", "12.945mVDC", "1.234567E-02", "1.234667E-02"], 0.01234567),
         (["1.234567E-02", "overloadV", "1.234567E-02", "1.234667E-02"], 0.01234567),
-        (["1.234567E-02", "12.345mVDC", "1.234867E-02"], 0.01234867),  # near the last one: not confirmed
+        (["1.234567E-02", "12.385mVDC", "1.234567E-02", "1.234567E-02"], 0.01234567),
     ],
 )
 def test_a_garbled_digit_is_outvoted(answers: list[str], value: float) -> None:
@@ -104,6 +104,16 @@ def test_a_garbled_digit_is_outvoted(answers: list[str], value: float) -> None:
         while script.steps:
             last = meter.read_val1_sure()
         assert last == value
+        meter.disconnect()
+
+
+def test_a_reading_that_can_only_be_confirmed_late_is_none() -> None:
+    first, second = _asked("1.234567E-02", "12.945mVDC")
+    with ScriptedMeter((first[0], [0.4, b"1.234567E-02\r\n"]), second) as script:
+        meter = XDM1041(XDM1041Mode.MODE_VOLTAGE_DC, 2, script.path)
+        meter._transport.open()
+        with pytest.raises(ReplyTimeout, match="too slowly"):
+            meter.read_val1_sure()
         meter.disconnect()
 
 
@@ -121,7 +131,7 @@ def test_a_look_finds_zeros_and_nothing_else() -> None:
 
 
 def test_a_meter_that_does_not_tell_its_display_is_asked_once() -> None:
-    steps = [*_asked("1.234567E-02"), (b"MEAS1:SHOW?\n", b""), *_asked(*["1.234567E-02"] * 3), *_asked("1.234567E-02")]
+    steps = [*_asked("1.234567E-02"), (b"MEAS1:SHOW?\n", b""), *_asked(*["1.234567E-02"] * 3)]
     with ScriptedMeter(*steps) as script:
         meter = shunt_meter(script.path)
         meter._transport.open()

@@ -11,7 +11,7 @@ import pytest
 from simulator.faults import replaced_by
 from simulator.meter import VirtualMeter
 from simulator.ports import PtyPort, TcpPort
-from xdm1041 import PortUnavailable, ReplyTimeout, WrongInstrument, ports
+from xdm1041 import XDM1041, PortUnavailable, ReplyTimeout, WrongInstrument, XDM1041Mode, ports
 from xdm1041.ports import PortBook, candidate_ports, identify
 
 
@@ -89,6 +89,21 @@ def test_a_port_in_use_is_asked_by_nobody_else_and_one_that_is_being_asked_is_wa
 
 def test_the_port_of_a_meter_without_a_serial_number_is_never_tried_for_another() -> None:
     assert PortBook(["/a", "/b", "/c"], {"/a": "1", "/b": None}).elsewhere("/a") == ["/c"]
+
+
+def test_a_name_that_was_given_to_another_adapter_is_opened_anew_and_claims_nothing_else(tmp_path: Path) -> None:
+    book = PortBook()
+    link = tmp_path / "meter"
+    with PtyPort(_meter("1"), link=tmp_path / "one") as one, PtyPort(_meter("2"), link=tmp_path / "two") as two:
+        link.symlink_to(Path(one.path).resolve())
+        meter = XDM1041(XDM1041Mode.MODE_VOLTAGE_DC, 5, str(link), ports=book)
+        assert meter._reach().serial_number == "1"
+        link.unlink()
+        link.symlink_to(Path(two.path).resolve())
+        assert meter._reach().serial_number == "2"
+        assert identify(one.path).serial_number == "1"  # it is held by nobody
+        book.release(book.claim(one.path, lambda _s: None))
+        meter.disconnect()
 
 
 def test_two_who_want_one_port_get_it_one_after_the_other() -> None:
