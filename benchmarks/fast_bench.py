@@ -2,21 +2,22 @@
 
 Everything is in this process and reads one ``FastClock``; between the daemon and the meters there are real ptys and
 pyserial, between it and the cloud a real socket. The house's waits ask the clock how long to wait, so they shrink with
-it. These do not, and are dealt with here: the time pyserial's ``read()`` may take and the least time between two
-attempts at a meter (``transport._POLL_S``, ``meter_reader._RETRY_AFTER_AT_LEAST_S``: shrunk while the bench is up); the
-heartbeats of queues (1 s: a wait that ends early or late does nothing); the time pyserial's
+it. These do not, and are dealt with here: the time pyserial's ``read()`` may take (``transport._POLL_S``, shrunk while
+the bench is up); the heartbeats of queues (1 s: a wait that ends early or late does nothing); the time pyserial's
 ``write()`` may take (0.5 s; no pty is ever that full); the deadlines of HTTP.
 
 Time of the computer itself does not shrink: what it needs to wake a thread (0.1 ms to some ms) looks ``speed`` times
 longer. So a fast run makes more timeouts, never fewer, and its times of recovery are upper bounds.
 
 How a reading is judged. Each meter's truth is a slow ramp, so that no two moments half a minute apart look alike:
-60 to 500 V at 0.2 V/s, and -42 to +42 mV across the shunt at 30 uV/s. A reading asked for at ``start`` shows a
+60 to 500 V at 0.3 V/s, and -42 to +42 mV across the shunt at 30 uV/s. A reading asked for at ``start`` shows a
 conversion finished at most 333.46 ms before (sample and hold) and not after the reply, which comes within 1 s. So it
-is right if the truth had its value, give or take one display step (10 mV on the 500 V range, 1 uV on the 50 mV range:
-ten times the noise of the virtual meters), at some moment of that window. Half a sample interval of staleness at
-500 ms, 166 ms beyond the window, moves the truth by 33 mV or 5 uV, and the transient after a change of range is 20 to
-40 display steps: both are seen. In a wrong range or speed, or with AUTO on, the virtual meters read 2 % too much.
+is right if the truth had its value, give or take three display steps, at some moment of that window: 30 mV on the
+500 V range, 3 uV on the 50 mV range. The virtual meters' noise is a tenth of a step; the rest is for the driver, to
+which two readings that lie two steps apart confirm each other, one of them rounded by the display. A value that is stale
+by one more sample interval of 500 ms, at least 166 ms outside the window, is 50 mV or 5 uV off, and the transient after
+a change of range 20 to 40 steps: both are seen. In a wrong range or speed, or with AUTO on, the virtual meters read 2 %
+too much.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ _USERNAME, _PASSWORD = "benchmark@example.invalid", "not-a-secret"
 _WRONG_GAIN = 1.02
 _VERIFIED_EACH_FROM_MS = 500
 _NOISE_STEPS = 0.1
+_STEPS = 3
 _POLL_S = 0.005
 _ENDS_WITHIN_S = 10.0
 
@@ -111,7 +113,7 @@ class FastClock(Clock):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ramp:
-    """A truth: from ``low`` to ``high`` and back, for ever, at ``slope_per_s``; ``step`` is what a display shows."""
+    """A truth: from ``low`` to ``high`` and back, for ever, at ``slope_per_s``; ``step`` is that of the display."""
 
     low: float
     high: float
@@ -125,14 +127,15 @@ class Ramp:
         return self.low + self.slope_per_s * (phase_s if phase_s < half_s else 2 * half_s - phase_s)
 
     def had(self, value: float, from_mono_s: float, to_mono_s: float) -> bool:
-        """Return whether the truth had this value, give or take a step, at some moment of the window."""
+        """Return whether the truth had this value, give or take some steps, at some moment of the window."""
         ends = (self(from_mono_s), self(to_mono_s))
         # Where it turns inside the window, it was beyond both ends, by half of what is missing at the most.
         beyond = (self.slope_per_s * (to_mono_s - from_mono_s) - abs(ends[0] - ends[1])) / 2
-        return min(ends) - beyond - self.step <= value <= max(ends) + beyond + self.step
+        slack = beyond + _STEPS * self.step
+        return min(ends) - slack <= value <= max(ends) + slack
 
 
-VOLTS = Ramp(low=60.0, high=500.0, slope_per_s=0.2, step=0.01)
+VOLTS = Ramp(low=60.0, high=500.0, slope_per_s=0.3, step=0.01)
 SHUNT_VOLTS = Ramp(low=-0.042, high=0.042, slope_per_s=30e-6, step=1e-6)
 
 
@@ -265,9 +268,7 @@ class FastBench:
         path = folder / "config.cfg"
         path.touch(mode=0o600)
         path.write_text(config + (_SERIALS if self._serials else ""), encoding="utf-8")
-        speed = self.clock.speed
-        stack.enter_context(patch("xdm1041.transport._POLL_S", 0.05 / speed))
-        stack.enter_context(patch("meter_reader._RETRY_AFTER_AT_LEAST_S", 0.5 / speed))
+        stack.enter_context(patch("xdm1041.transport._POLL_S", 0.05 / self.clock.speed))
         root = logging.getLogger()
         root.addHandler(self._listener)
         stack.callback(root.removeHandler, self._listener)

@@ -31,6 +31,7 @@ METERS = ("voltage", "current")
 TWO = "two at one meter"
 STALE_AFTER_S = 30.0
 GIVEN_UP_S = 120.0
+GOOD_IN_A_ROW = 3
 _MOST_DETAILS = 50
 _SLOW_S = 10.0
 
@@ -73,6 +74,12 @@ class Result:
     reasons: Counter[str] = field(default_factory=Counter)
     alarms: list[str] = field(default_factory=list)
     details: list[str] = field(default_factory=list)
+
+    def note_missing(self, samples: Sequence[PowerSample], meter: str) -> int:
+        """Return how many samples lack a meter's value, and note why."""
+        missing = [sample for sample in samples if value_of(sample, meter) is None]
+        self.reasons.update(reason for sample in missing for reason in sample.refused or ("not asked",))
+        return len(missing)
 
     def add(self, other: Result) -> None:
         """Take in what another leg showed."""
@@ -173,33 +180,34 @@ def judge_episode(
     during = [s for s in samples if episode.began_mono_s <= s.start_mono_s <= episode.well_mono_s]
     for meter in METERS:
         strikes, over_mono_s = episode.of(meter), episode.over_mono_s(meter)
-        missing = [s.start_mono_s for s in during if value_of(s, meter) is None]
-        if not strikes:
-            result.healthy_due += len(during)
-            result.healthy_lost += len(missing)
-            result.reasons.update(
-                reason for s in during if value_of(s, meter) is None for reason in s.refused or ("not asked",)
-            )
-            continue
-        late = [start for start in missing if start > over_mono_s]
-        well_mono_s = late[-1] + bench.sample_interval_s if late else over_mono_s
-        kind = strikes[0].kind if len(strikes) == 1 else TWO
-        result.lost_s[kind].append(len(late) * bench.sample_interval_s)
-        result.recoveries_s[kind].append(well_mono_s - over_mono_s)
-        if well_mono_s - over_mono_s > _SLOW_S:
-            result.details.append(
-                f"episode {episode.seed}: {meter} well {well_mono_s - over_mono_s:.1f} s after {strikes}"
-            )
+        healthy = during
+        if strikes:
+            after = [sample for sample in during if sample.start_mono_s > over_mono_s]
+            back = _back_from(after, meter)
+            recovery_s = after[back].start_mono_s - over_mono_s if back else 0.0
+            lost = sum(value_of(sample, meter) is None for sample in after[:back])
+            kind = strikes[0].kind if len(strikes) == 1 else TWO
+            result.lost_s[kind].append(lost * bench.sample_interval_s)
+            result.recoveries_s[kind].append(recovery_s)
+            if recovery_s > _SLOW_S:
+                result.details.append(f"episode {episode.seed}: {meter} well {recovery_s:.1f} s after {strikes}")
+            healthy = after[back:]
+        result.healthy_due += len(healthy)
+        result.healthy_lost += result.note_missing(healthy, meter)
     quiet = [s for s in samples if episode.well_mono_s < s.start_mono_s < until_mono_s - bench.victims_s]
     result.quiet_s += until_mono_s - episode.well_mono_s
-    missing_both = [sample for sample in quiet for meter in METERS if value_of(sample, meter) is None]
-    result.quiet_lost += len(missing_both)
-    result.reasons.update(reason for sample in missing_both for reason in sample.refused or ("not asked",))
+    result.quiet_lost += sum(result.note_missing(quiet, meter) for meter in METERS)
     result.alarms += [
         warned.message
         for warned in bench.warnings
         if episode.well_mono_s < warned.mono_s < until_mono_s and "samples were missed" not in warned.message
     ]
+
+
+def _back_from(samples: Sequence[PowerSample], meter: str) -> int:
+    """Return the number of the first sample from which on a meter gave values again, some in a row."""
+    good = [value_of(sample, meter) is not None for sample in samples]
+    return next((at for at in range(len(good)) if all(good[at : at + GOOD_IN_A_ROW])), len(good) - 1)
 
 
 def judge_means(bench: FastBench, taken: Sequence[Taken], result: Result) -> None:

@@ -24,14 +24,13 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 
 from benchmarks.fast_bench import FastBench
-from benchmarks.fault_judge import GIVEN_UP_S, METERS, TWO, Episode, Result, judge
+from benchmarks.fault_judge import GIVEN_UP_S, GOOD_IN_A_ROW, METERS, TWO, Episode, Result, judge
 from benchmarks.stand import Figure, percentile, print_table, say
 from benchmarks.timing import fit
 from simulator.fault_schedule import FaultSchedule, Strike, random_episodes
 from simulator.mishaps import MISHAPS, Mishap
 
 RECOVERY_S, SETTLING_S = 5.0, 3.0
-_GOOD_IN_A_ROW = 3
 _REST_S = 2.0
 _ON_TIME_MS = 5.0
 ONLY_BY_SERIAL = frozenset({"a third meter on the port"})
@@ -44,7 +43,7 @@ def play(bench: FastBench, strikes: tuple[Strike, ...], seed: int) -> Episode:
     gone_mono_s = max(bench.clock.mono_s(), schedule.started_mono_s + max(strike.gone_s for strike in strikes))
 
     def well() -> bool:
-        last = [taken.sample for taken in bench.taken[-_GOOD_IN_A_ROW:]]
+        last = [taken.sample for taken in bench.taken[-GOOD_IN_A_ROW:]]
         return all(
             sample.start_mono_s > gone_mono_s and None not in (sample.voltage_v, sample.current_a) for sample in last
         )
