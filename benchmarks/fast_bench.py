@@ -14,10 +14,10 @@ How a reading is judged. Each meter's truth is a slow ramp, so that no two momen
 conversion finished at most 333.46 ms before (sample and hold) and not after the reply, which comes within 1 s. So it
 is right if the truth had its value, give or take three display steps, at some moment of that window: 30 mV on the
 500 V range, 3 uV on the 50 mV range. The virtual meters' noise is a tenth of a step; the rest is for the driver, to
-which two readings that lie two steps apart confirm each other, one of them rounded by the display. A value that is stale
-by one more sample interval of 500 ms, at least 166 ms outside the window, is 50 mV or 5 uV off, and the transient after
-a change of range 20 to 40 steps: both are seen. In a wrong range or speed, or with AUTO on, the virtual meters read 2 %
-too much.
+which two readings that lie two steps apart confirm each other, one of them rounded by the display. A value that is
+stale by one more sample interval of 500 ms, at least 166 ms outside the window, is 50 mV or 5 uV off, and the transient
+after a change of range 20 to 40 steps: both are seen. In a wrong range or speed, or with AUTO on, the virtual meters
+read 2 % too much.
 """
 
 from __future__ import annotations
