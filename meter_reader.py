@@ -85,6 +85,7 @@ class MeterReader(Worker):
         self._busy = False
         self._state, self._overload, self._frozen = (StateLog(logger, name, clock) for _ in range(3))
         self._announced: tuple[Identity, str] | None = None
+        self._failure: type[XDM1041Error] | None = None
         self._failures = 0
 
     @property
@@ -186,6 +187,8 @@ class MeterReader(Worker):
             return
         except XDM1041Error as exc:
             self._trouble(exc)
+            if type(exc) is not self._failure:  # the port is back, or the meter: what is next may come soon
+                self._failure, self._failures = type(exc), 0
             retry_mono_s = began_mono_s + _RETRY_AFTER_S[min(self._failures, len(_RETRY_AFTER_S) - 1)]
             retry_mono_s = max(retry_mono_s, self.clock.mono_s() + _RETRY_AFTER_AT_LEAST_S)
             self._stop.wait(self.clock.timeout_s(retry_mono_s))
@@ -255,7 +258,7 @@ class MeterReader(Worker):
 
         ``ends``: a change of the range puts an end to the overload.
         """
-        self._failures = 0
+        self._failure = None
         self._state.well("works again")
         if value is None:
             self._hold.forget()

@@ -13,6 +13,7 @@ import pytest
 
 from clock import Clock
 from measurements import PowerSample
+from simulator.faults import AnswerMode, Chunk, cut, replaced_by, split, spoilt
 from simulator.meter import VirtualMeter
 from simulator.modes import Mode
 from simulator.ports import PtyPort
@@ -303,6 +304,62 @@ def test_a_lost_meter_is_told_once_and_back_with_how_long_it_was(
     assert len(lines) == 2
     assert "works again after" in lines[1]
     assert_right(buffer.samples)
+
+
+@pytest.mark.parametrize("which", ["voltage", "current"])
+def test_whatever_happens_to_one_reply_the_value_is_right_or_absent(tmp_path: Path, which: str) -> None:
+    faults = [
+        spoilt(),
+        spoilt(b"\x00", at=6),
+        spoilt(b"OK/nOK/nOK/n"),  # noise in front of it is known, and taken off
+        spoilt(b"OK\r\nOK\r\nOK\r\n"),
+        cut(8, line_end=False),
+        cut(8, line_end=True),
+        split(5, 0.1),
+        lambda reply: (Chunk(data=reply.replace(b"0", b"7", 1)),),
+        replaced_by("inf"),
+    ]
+    with Rig(tmp_path) as rig, sampling(settings_of(rig, 500)) as (sampler, buffer):
+        meter = rig.voltage if which == "voltage" else rig.current
+        wait_for_more(buffer)
+        for fault in faults:
+            meter.faults.once(fault, to="MEAS1?")
+            wait_for(lambda: not meter.faults.pending)
+            wait_for_more(buffer, 1)
+        refused = sampler.readers[f"{which} meter"].refused
+    assert_right(buffer.samples)
+    assert {"ReplyMalformed", "ReplyTimeout"} <= set(refused) <= {"ReplyMalformed", "ReplyTimeout", "Overload"}
+    assert 3 <= sum(refused.values()) <= 8
+
+
+@pytest.mark.parametrize("mode", [AnswerMode.BARE, AnswerMode.LINES])
+def test_the_noise_of_the_answer_mode_does_no_harm(tmp_path: Path, mode: AnswerMode) -> None:
+    with Rig(tmp_path) as rig:
+        rig.voltage.faults.answer_mode = mode
+        with sampling(settings_of(rig, 250)) as (sampler, buffer):
+            wait_for_more(buffer, 5)
+        assert not sampler.readers["voltage meter"].refused
+    assert_right(buffer.samples)
+
+
+def test_a_meter_that_lost_its_power_with_its_port_is_set_up_again(tmp_path: Path) -> None:
+    with Rig(tmp_path) as rig, sampling(settings_of(rig, 250)) as (_, buffer):
+        wait_for_more(buffer)
+        rig.voltage_port.stop()
+        rig.voltage.power_cycle()
+        wait_for_more(buffer, 8, "current_a")
+        rig.voltage_port.start()
+        wait_for_more(buffer)
+    assert_right(buffer.samples)
+
+
+def test_a_key_pressed_between_far_due_times_is_made_good_before_the_next(tmp_path: Path) -> None:
+    with Rig(tmp_path) as rig, sampling(settings_of(rig, 6000)) as (sampler, buffer):
+        wait_for_more(buffer, 1)
+        rig.voltage.press(range_number=6)  # found within 2 s, although the next sample is due in 6
+        wait_for_more(buffer, 1)
+        assert not sampler.readers["voltage meter"].refused
+    assert len(buffer.having(*BOTH)) == len(buffer.samples)
 
 
 def _remote_lock(rig: Rig) -> None:

@@ -51,7 +51,9 @@ BOTH = ("voltage_v", "current_a", "power_kw")
 
 def settings_of(rig: Rig, sample_ms: int, xdm: Mapping[str, object] | None = None) -> Settings:
     """Settings with these keys in [XDM]; at short sample intervals the settings are verified often."""
-    return load_settings(rig.configure({"XDM": {"xdm_verify_interval": 300, **(xdm or {})}}, sample_ms=sample_ms))
+    return load_settings(
+        rig.configure({"XDM": {"xdm_verify_interval": 300, **(xdm or {})}}, sample_ms=sample_ms, report_ms=10_000)
+    )
 
 
 @contextmanager

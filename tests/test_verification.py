@@ -69,7 +69,7 @@ def test_each_interval_is_verified_at_its_end_and_whole(tmp_path: Path) -> None:
             assert clock.mono_s() - ended.end_mono_s < 0.5
             assert summary.voltage_v is not None
             assert "unverified" not in summary.samples_refused
-            assert summary.voltage_v.count >= 17
+            assert summary.voltage_v.count >= 15
 
 
 def test_what_cannot_be_verified_in_half_a_second_is_refused(tmp_path: Path) -> None:

@@ -71,6 +71,14 @@ class Identity:
     firmware: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """What the display shows, and how much one step of its last digit is: V or A."""
+
+    value: float
+    step: float
+
+
 def _ranges(unit: str, *rows: tuple[str, str]) -> tuple[MeterRange, ...]:
     return tuple(
         MeterRange(number=number, label=label + unit, argument=argument, full_scale=float(argument))
@@ -217,10 +225,13 @@ def parse_reading(text: str, meter_range: MeterRange | None) -> float:
     return value
 
 
-def parse_shown(text: str) -> float | None:
+def parse_shown(text: str) -> Shown | None:
     """Return what the display shows, ``-00.107mVDC``, in V or A; ``None`` if it is no such number."""
     match = _SHOWN.fullmatch(text)
-    return None if match is None else float(match["number"]) * _PREFIXES[match["prefix"]]
+    if match is None:
+        return None
+    unit = _PREFIXES[match["prefix"]]
+    return Shown(value=float(match["number"]) * unit, step=unit * 10.0 ** -len(match["number"].partition(".")[2]))
 
 
 def parse_identity(text: str) -> Identity:

@@ -24,7 +24,7 @@ from contextlib import suppress
 from clock import Clock
 
 from . import commands
-from .commands import Identity, XDM1041Mode, XDM1041Rate
+from .commands import Identity, Shown, XDM1041Mode, XDM1041Rate
 from .errors import (
     BrokenExchange,
     Interrupted,
@@ -48,8 +48,9 @@ _IDENTIFY_TRIES = 5  # the first question after power-on can go unanswered or co
 _AFTER_SET_S = 0.1  # time for the noise of the answer mode to come, so that it can be thrown away
 _AFTER_CONFIGURE_S = 0.2
 _SETTLE_POLL_S = 0.1
-_NEAR = 4e-5  # of the range: two steps of its display
-_CONFIRMED_WITHIN_S = 0.15  # what is read later belongs to another moment
+_NEAR_STEPS = 2
+_STEPS = 50_000  # that a range has
+_CONFIRMED_WITHIN_S = 0.3  # less than one conversion: what is read later belongs to another moment
 
 
 class XDM1041:
@@ -214,7 +215,7 @@ class XDM1041:
         """
         started_mono_s = self._clock.mono_s()
         value = self.read_val1_raw()
-        if self._is_near(value, self._shown() if self._tells_display else self.read_val1_raw()):
+        if self._is_confirmed(value):
             return value
         if self._clock.mono_s() - started_mono_s > _CONFIRMED_WITHIN_S:
             raise ReplyTimeout("the meter answers too slowly for its reading to be confirmed")
@@ -226,7 +227,7 @@ class XDM1041:
         Raises ``Unsettled`` if it does, ``BrokenExchange``, ``PortLost``. An overload is none of its business.
         """
         shown = self._shown()
-        if shown is None or shown == 0.0:
+        if shown is None or shown.value == 0.0:
             with suppress(Overload):
                 self.read_val1_raw()
 
@@ -331,7 +332,7 @@ class XDM1041:
             self._settled = False
             raise
 
-    def _shown(self) -> float | None:
+    def _shown(self) -> Shown | None:
         """Return what the display shows, ``None`` if that is no number. A meter that does not tell is asked once."""
         if not self._tells_display:
             return None
@@ -341,9 +342,13 @@ class XDM1041:
             self._tells_display = False
             raise
 
-    def _is_near(self, value: float, other: float | None) -> bool:
-        full_scale = self.range.full_scale if self.range else math.inf
-        return other is not None and abs(value - other) <= _NEAR * full_scale
+    def _is_confirmed(self, value: float) -> bool:
+        """Return whether the display shows this too, or a second reading does where it does not tell."""
+        if not self._tells_display:
+            step = (self.range.full_scale if self.range else math.inf) / _STEPS
+            return abs(value - self.read_val1_raw()) <= _NEAR_STEPS * step
+        shown = self._shown()
+        return shown is not None and abs(value - shown.value) <= _NEAR_STEPS * shown.step
 
     def _is_zero(self, text: str) -> bool:
         try:
