@@ -34,6 +34,7 @@ GIVEN_UP_S = 120.0
 GOOD_IN_A_ROW = 3
 _MOST_DETAILS = 50
 _SLOW_S = 10.0
+_PRESSED_WITHIN_S = 0.5  # a strike comes a little after its time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +165,7 @@ def _held_and_unknowable(taken: Taken, meter: str, episode: Episode) -> bool:
         if strike.kind == "hold" and strike.meter == meter and 0 <= since_s <= STALE_AFTER_S + 1.0:
             value, truth = value_of(taken.sample, meter) or 0.0, VOLTS if meter == "voltage" else SHUNT_VOLTS
             value *= 1.0 if meter == "voltage" else SHUNT_OHM
-            return truth.had(value, held_mono_s - 2 * HOLD_S, start_mono_s)
+            return truth.had(value, held_mono_s - HOLD_S, held_mono_s + _PRESSED_WITHIN_S)
     return False
 
 
