@@ -24,7 +24,7 @@ from aretas_api import (
 from averaging_buffer import AveragingBuffer, summarise
 from clock import Clock
 from ledger import Tally
-from measurements import Datum, Interval, IntervalSummary
+from measurements import Datum, Interval, IntervalSummary, PowerSample
 from outbox import Outbox
 from state_log import StateLog, duration_text
 from tables import LeftOpen, Lent
@@ -34,11 +34,15 @@ from worker import Worker
 logger = logging.getLogger(__name__)
 
 _HEARTBEAT_S = 1.0
+_SLEWED_S = 1.0
 _REPORT_LINE_WITHIN_S = 0.5
 _SMALLEST_BATCH = 10
+_LARGER_AGAIN_AFTER = 100  # batches
 _ASK_THE_TIME_EVERY_S = 10.0
 _LAST_REQUESTS = 4
-_BACKOFF_S = (1.0, 300.0)
+_NOTHING_TO_LEND_S = 0.25
+_FIRST_RETRY_S, _EARLY_RETRY_S, _LONGEST_RETRY_S = 1.0, 2.0, 300.0
+_EARLY_S = 18.0  # 10 s, and a request that was under way at the end of an outage may take 8 s to fail
 _LOG_IN_AGAIN_AFTER_S = 300.0
 _NOT_REGISTERED_RETRY_S = 60.0
 
@@ -77,40 +81,44 @@ class AretasReporter(Worker):
 
         Call it before sampling starts. Raises ``StoreTooNew``.
         """
-        left = self._settled(self._outbox.recover())
+        recovered = self._outbox.recover()
+        left = _settled(recovered, self._verify)
         self._time_keeper.heed_stored(self._outbox.newest_utc_ms)
         now_mono_s, verdict = self.clock.mono_s(), self._time_keeper.verdict()
         fresh = self._interval_from(now_mono_s, verdict.offset_s, previous_end_utc_ms=0)
-        same_boot = left is not None and left.boot_id == self.clock.boot_id()
-        if left is not None and same_boot and now_mono_s < left.interval.end_mono_s:
-            self._interval = left.interval
-            self._buffer.open(left.interval, left.samples)
-        else:
+        if left is not None and left is not recovered and left.boot_id == self.clock.boot_id():
+            self._outbox.journal(left.samples)  # as they are now: the next check finds meters that were set up anew
+        if left is None:
+            self._begin(fresh, verdict)
+        elif left.boot_id != self.clock.boot_id():
+            self._outbox.close_left_open(left, summarise(left.samples), fresh)
             self._interval = fresh
-            if left is None:
-                self._outbox.open_interval(fresh, clock_trusted=verdict.trusted)
-                self._buffer.open(fresh)
-            elif same_boot:
-                self._close_left_open(left, fresh, verdict)
-            else:
-                self._outbox.close_left_open(left, summarise(left.samples), fresh)
-                self._buffer.open(fresh)
+            self._buffer.open(fresh)
+        elif now_mono_s < left.interval.end_mono_s:
+            interval = left.interval
+            if interval.end_mono_s > fresh.end_mono_s + _SLEWED_S:  # report_interval is shorter now
+                interval = replace(fresh, start_mono_s=interval.start_mono_s)
+            self._begin(interval, verdict, left.samples)
+        else:
+            self._close_left_open(left, fresh, verdict)
         if left is not None and left.samples:
             logger.info("%d samples of an interval that an earlier run left open are used", len(left.samples))
 
-    def _settled(self, left: LeftOpen | None) -> LeftOpen | None:
-        """Return what was left open without the values that nobody can vouch for, and have it written down so."""
-        meters = {meter for each in left.samples for meter in each.unverified} if left is not None else set()
-        if left is None or not meters:
-            return left
-        verdicts = self._verify(meters)
-        samples = []
-        for sample in left.samples:
-            for meter in sample.unverified:
-                sample = sample.settled(meter, verdicts.get(meter, "unverified"))
-            samples.append(sample)
-        self._outbox.journal(samples)
-        return replace(left, samples=samples)
+    def _begin(self, interval: Interval, verdict: Verdict, samples: Sequence[PowerSample] = ()) -> None:
+        self._interval = interval
+        self._outbox.open_interval(interval, clock_trusted=verdict.trusted)
+        self._buffer.open(interval, samples)
+
+    def _recover_late(self, interval: Interval, verdict: Verdict) -> None:
+        """Take over what an earlier run left, where the database could not be used at the start."""
+        left = _settled(self._outbox.recover(), lambda _meters: {})  # the meters have been set up anew
+        if not self._outbox.is_recovered:
+            return
+        self._time_keeper.heed_stored(self._outbox.newest_utc_ms)
+        if left is None:
+            self._outbox.open_interval(interval, clock_trusted=verdict.trusted)
+        else:
+            self._outbox.close_left_open(left, summarise(left.samples), interval)
 
     def _close_left_open(self, left: LeftOpen, fresh: Interval, verdict: Verdict) -> None:
         """Close the interval that has ended since it was left open, and the next ones that have samples already."""
@@ -137,6 +145,8 @@ class AretasReporter(Worker):
         wake_mono_s = min(interval.end_mono_s, self.clock.mono_s() + _HEARTBEAT_S)
         self._stop.wait(self.clock.timeout_s(wake_mono_s))
         verdict = self._time_keeper.verdict()
+        if not self._outbox.is_recovered:
+            self._recover_late(interval, verdict)
         if verdict.trusted:
             self._outbox.stamp(verdict.offset_s)
         if not self._stop.is_set() and self.clock.mono_s() >= interval.end_mono_s:
@@ -202,8 +212,9 @@ class AretasUploader(Worker):
     """Sends what is in the outbox to the cloud and settles it by the cloud's answer.
 
     The newest interval goes first, as soon as it is there; what has waited goes behind it, oldest first, in batches of
-    ``batch`` readings with ``pause_s`` between them. What fails stays and is sent again: after 1 s, 2 s, ... 5 min with
-    jitter (``jitter`` returns 0 to 1), the newest interval first, as a probe.
+    ``batch`` readings of one device with ``pause_s`` between them. What fails stays and is sent again, the newest
+    interval first, as a probe: after 1 s, then every 2 s, then after waits that grow with the outage to 5 min, such
+    that after an outage of d seconds the first attempt comes within 10 s or d. ``jitter`` returns 0 to 1.
     """
 
     def __init__(
@@ -223,10 +234,14 @@ class AretasUploader(Worker):
         self._time_keeper = time_keeper
         self._jitter = jitter
         self._state = StateLog(logger, "cloud", clock)
+        self._registration = StateLog(logger, "cloud", clock)
+        self._sizes = StateLog(logger, "cloud", clock)
         self._refusals = StateLog(logger, "a reading", clock)
-        self._largest_batch = self._batch = batch
+        self._configured_batch = self._largest_batch = self._batch = batch
+        self._batches_that_fit = 0
         self._pause_s = pause_s
-        self._failures = 0
+        self._failing_since_mono_s: float | None = None
+        self._unregistered: dict[int, float] = {}  # MAC -> when to try it again
         self._newest_tried = -1
         self._ask_again_mono_s = -math.inf
         self._outage = _Outage(clock)
@@ -234,14 +249,18 @@ class AretasUploader(Worker):
     def step(self) -> None:
         """Wait for readings, send one batch, and wait as long as its outcome asks for."""
         if not self._time_keeper.verdict().trusted and self.clock.mono_s() >= self._ask_again_mono_s:
-            self.ask_the_time()
-        if not self._outbox.wait_for_readings(self.clock.mono_s() + _HEARTBEAT_S):
-            return
-        wait_s = self.send_once()
-        pause_until_mono_s = self.clock.mono_s() + wait_s
-        while not self._stop.is_set() and self.clock.mono_s() < pause_until_mono_s:
+            wait_s = self.ask_the_time()
+            if wait_s is not None:
+                self._pause(wait_s)
+                return
+        if self._outbox.wait_for_readings(self.clock.mono_s() + _HEARTBEAT_S):
+            self._pause(self.send_once())
+
+    def _pause(self, wait_s: float) -> None:
+        until_mono_s = self.clock.mono_s() + wait_s
+        while not self._stop.is_set() and self.clock.mono_s() < until_mono_s:
             self.heartbeat_mono_s = self.clock.mono_s()
-            self._stop.wait(self.clock.timeout_s(min(pause_until_mono_s, self.clock.mono_s() + _HEARTBEAT_S)))
+            self._stop.wait(self.clock.timeout_s(min(until_mono_s, self.clock.mono_s() + _HEARTBEAT_S)))
 
     def wake(self) -> None:
         """End a wait for readings."""
@@ -258,16 +277,17 @@ class AretasUploader(Worker):
                 break
         self._client.close()
 
-    def ask_the_time(self) -> None:
+    def ask_the_time(self) -> float | None:
         """Log in, for the sake of the ``Date`` of the answer, and release what was held back if that settles the time.
 
-        Blocks as long as the client's deadlines allow.
+        Return how long to wait if the log-in failed. Blocks as long as the client's deadlines allow.
         """
-        wait_s = self._attempt(self._client.log_in, 0)
+        wait_s = self._attempt(self._client.log_in, ())
         verdict = self._time_keeper.verdict()
         if verdict.trusted:
             self._outbox.stamp(verdict.offset_s)
         self._ask_again_mono_s = self.clock.mono_s() + max(wait_s or 0.0, _ASK_THE_TIME_EVERY_S)
+        return wait_s
 
     def send_once(self) -> float:
         """Send one batch and settle it. Return how long to wait before the next: seconds.
@@ -275,18 +295,18 @@ class AretasUploader(Worker):
         Blocks as long as the client's deadlines allow.
         """
         lent, live = self._next_batch()
-        if not lent:  # the database cannot be read now
-            return _HEARTBEAT_S
-        wait_s = self._attempt(partial(self._send, lent), len(lent))
+        if not lent:  # the database cannot be used now, or all that waits is of a device that is not registered
+            return _NOTHING_TO_LEND_S
+        wait_s = self._attempt(partial(self._send, lent, live), lent)
         if wait_s is None:
             wait_s = 0.0 if live else self._pause_s
-            self._batch = min(self._largest_batch, self._batch * 2)
+            self._grow()
             self._outage.delivered(self._outbox.tally())
             self._outbox.note("last_delivery", {"utc_ms": math.floor(self.clock.utc_s() * 1000)})
         return wait_s
 
-    def _attempt(self, call: Callable[[], None], count: int) -> float | None:
-        """Make a call that has to do with ``count`` readings. Return how long to wait if it fails, else ``None``."""
+    def _attempt(self, call: Callable[[], None], lent: Sequence[Lent]) -> float | None:
+        """Make a call that delivers what is ``lent``. Return how long to wait if it fails, else ``None``."""
         try:
             call()
         except LogInRefused as exc:
@@ -296,55 +316,94 @@ class AretasUploader(Worker):
                 _LOG_IN_AGAIN_AFTER_S,
             )
         except DeviceNotRegistered as exc:
-            return self._failed("not registered", f"{exc}; everything is kept", _NOT_REGISTERED_RETRY_S)
-        except BatchTooLarge as exc:
-            self._largest_batch = self._batch = count // 2
-            return self._failed("too large", f"{exc}; smaller batches from now on", self._pause_s)
-        except TryLater as exc:
-            self._batch = max(_SMALLEST_BATCH, self._batch // 2)  # a slow link may get a smaller one through in time
+            self._answered()
+            return self._not_registered(lent[0].datum.mac, exc)
+        except ReadingsRefused:  # one of several: half of them the next time, until it stands alone
+            self._answered()
+            self._batch = len(lent) // 2
+            return self._pause_s
+        except (BatchTooLarge, TryLater) as exc:
+            if isinstance(exc, BatchTooLarge) and len(lent) > 1:
+                return self._too_large(len(lent), exc)
+            self._batch = min(self._largest_batch, max(_SMALLEST_BATCH, self._batch // 2))  # for a slow link
+            retry_after_s = exc.retry_after_s if isinstance(exc, TryLater) else None
             return self._failed(
-                "unreachable", f"{exc}; readings are kept and sent later", self._backoff_s(exc.retry_after_s)
+                "unreachable", f"{exc}; readings are kept and sent later", self._backoff_s(retry_after_s)
             )
-        self._failures = 0
-        self._state.well("answers again")
+        self._answered()
+        if lent and self._unregistered.pop(lent[0].datum.mac, None) is not None and not self._unregistered:
+            self._registration.well("every device is registered")
         return None
 
     def _next_batch(self) -> tuple[list[Lent], bool]:
         """Return what to send next, and whether it is the newest interval, for the first time."""
-        newest = self._outbox.lend_newest()
+        now_mono_s = self.clock.mono_s()
+        avoid = [mac for mac, retry_mono_s in self._unregistered.items() if now_mono_s < retry_mono_s]
+        newest = self._outbox.lend_newest(avoid)
         if newest and newest[0].interval > self._newest_tried:
             self._newest_tried = newest[0].interval
             return newest, True
-        return self._outbox.lend(self._batch), False
+        return self._outbox.lend(self._batch, avoid), False
 
-    def _failed(self, kind: str, message: str, wait_s: float) -> float:
-        self._state.failed(kind, message)
-        self._outbox.note("last_error", {"utc_ms": math.floor(self.clock.utc_s() * 1000), "message": message})
-        self._outage.begin(self._outbox.tally())
-        return wait_s
-
-    def _send(self, lent: list[Lent]) -> None:
-        """Deliver a batch; find what is refused in it by halving, so that it takes nothing else with it."""
+    def _send(self, lent: Sequence[Lent], live: bool) -> None:
+        """Deliver a batch; set a reading aside that is refused by itself. The newest interval is halved at once."""
         try:
             self._client.send_batch([each.datum for each in lent])
-        except (ReadingsRefused, BatchTooLarge) as exc:
-            if len(lent) > 1 and isinstance(exc, BatchTooLarge):
-                raise
-            if len(lent) > 1:
+        except ReadingsRefused as exc:
+            if len(lent) == 1:
+                self._refusals.failed("refused", f"{lent[0].datum.as_wire()} is refused and set aside: {exc}")
+                self._outbox.settle_rejected(lent, str(exc))
+            elif live:
                 for half in (lent[: len(lent) // 2], lent[len(lent) // 2 :]):
-                    if not self._stop.is_set():
-                        self._send(half)
-                return
-            self._refusals.failed("refused", f"{lent[0].datum.as_wire()} is refused and set aside: {exc}")
-            self._outbox.settle_rejected(lent, str(exc))
+                    self._send(half, live)
+            else:
+                raise
         else:
             self._outbox.settle_delivered(lent)
 
+    def _answered(self) -> None:
+        self._failing_since_mono_s = None
+        self._state.well("answers again")
+
+    def _failed(self, kind: str, message: str, wait_s: float) -> float:
+        self._state.failed(kind, message)
+        self._note_error(message)
+        return wait_s
+
+    def _not_registered(self, mac: int, exc: DeviceNotRegistered) -> float:
+        """Leave a device alone for a while; what others have waiting goes on."""
+        self._unregistered[mac] = self.clock.mono_s() + _NOT_REGISTERED_RETRY_S
+        message = f"device {mac}: {exc}; everything is kept"
+        self._registration.failed(str(mac), message)
+        self._note_error(message)
+        return self._pause_s
+
+    def _too_large(self, readings: int, exc: BatchTooLarge) -> float:
+        self._largest_batch = self._batch = readings // 2
+        self._batches_that_fit = 0
+        self._sizes.failed("too large", f"{exc}; smaller batches are sent")
+        return self._pause_s
+
+    def _note_error(self, message: str) -> None:
+        self._outbox.note("last_error", {"utc_ms": math.floor(self.clock.utc_s() * 1000), "message": message})
+        self._outage.begin(self._outbox.tally())
+
+    def _grow(self) -> None:
+        """Send larger batches again after one that went well, and try a larger largest now and then."""
+        self._batches_that_fit += 1
+        if self._batches_that_fit % _LARGER_AGAIN_AFTER == 0:
+            self._largest_batch = min(self._configured_batch, self._largest_batch * 2)
+        self._batch = min(self._largest_batch, self._batch * 2)
+
     def _backoff_s(self, retry_after_s: float | None) -> float:
-        first_s, longest_s = _BACKOFF_S
-        backoff_s = min(longest_s, first_s * 2.0**self._failures) * (1 - self._jitter() / 4)
-        self._failures = min(self._failures + 1, 20)
-        return max(backoff_s, min(retry_after_s or 0.0, longest_s))
+        now_mono_s = self.clock.mono_s()
+        if self._failing_since_mono_s is None:
+            self._failing_since_mono_s = now_mono_s
+            wait_s = _FIRST_RETRY_S
+        else:
+            lasted_s = now_mono_s - self._failing_since_mono_s
+            wait_s = max(_EARLY_RETRY_S, (lasted_s - _EARLY_S) * (1 - self._jitter() / 4))
+        return min(max(wait_s, retry_after_s or 0.0), _LONGEST_RETRY_S)
 
 
 class _Outage:
@@ -380,6 +439,20 @@ class _Outage:
                 duration_text(now_mono_s - self._ended_mono_s),
             )
             self._since_mono_s = None
+
+
+def _settled(left: LeftOpen | None, verify: Callable[[Collection[str]], Mapping[str, str | None]]) -> LeftOpen | None:
+    """Return what was left open without the values of meters that are not found as they were set."""
+    meters = {meter for each in left.samples for meter in each.unverified} if left is not None else set()
+    if left is None or not meters:
+        return left
+    verdicts = verify(meters)
+    samples = []
+    for sample in left.samples:
+        for meter in sample.unverified:
+            sample = sample.settled(meter, verdicts.get(meter, "unverified"))
+        samples.append(sample)
+    return replace(left, samples=samples)
 
 
 def summary_text(summary: IntervalSummary) -> str:

@@ -2,7 +2,8 @@
 
 Shared by the sampler thread (``begin``, ``complete``) and the reporter thread (``open``, ``close``); one lock guards
 it, held for microseconds. Guarantees: every completed sample is averaged into the interval that its start lies in,
-exactly once, or counted as late; a summary holds whole samples only; memory does not grow with the interval.
+exactly once, or counted as refused ("late", "overflow"); a summary holds whole samples only; memory does not grow with
+the interval.
 
 A sample whose queries have started but whose replies, or the check of whose settings, are still under way when its
 interval ends is waited for, until ``grace_s`` after the end; the sampler, which asks ``settle_by_mono_s()``, completes

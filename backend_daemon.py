@@ -15,6 +15,7 @@ import select
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -53,6 +54,7 @@ logger = logging.getLogger("backend_daemon")
 _SAMPLER_STOPS_WITHIN_S = 1.2  # a meter may take 1 s to answer; the sampler itself needs 0.1 s
 _REPORTER_STOPS_WITHIN_S = 0.7
 _LAST_SEND_WITHIN_S = 2.0
+_DATABASE_CLOSES_WITHIN_S = 0.8
 # A request that gets no answer ends soon enough that the first attempt after a short outage comes within 10 s.
 _CONNECT_TIMEOUT_S, _READ_TIMEOUT_S, _REQUEST_TIMEOUT_S = 3.0, 5.0, 8.0
 
@@ -118,17 +120,20 @@ class Daemon:
             self._bell.send(b"!")
 
     def stop(self) -> None:
-        """Stop in order: sampling, the open interval, the last send. Blocks 4 s at most."""
+        """Stop in order: sampling, the open interval, the last send, the database.
+
+        Blocks 5 s at most, whatever meters, cloud and disk do.
+        """
         self._stop([self.sampler], _SAMPLER_STOPS_WITHIN_S)
         self._stop([self.recorder, self.reporter], _REPORTER_STOPS_WITHIN_S)
         self._stop(
             [self.uploader] if self.redis_cache is None else [self.uploader, self.redis_cache], _LAST_SEND_WITHIN_S
         )
-
-        waiting = self.outbox.tally().waiting
-        if waiting:
-            logger.info("%d readings wait in the database; they are sent after the next start", waiting)
-        self.outbox.close()
+        closing = threading.Thread(target=self._close_outbox, name="closing", daemon=True)
+        closing.start()
+        closing.join(_DATABASE_CLOSES_WITHIN_S)
+        if closing.is_alive():
+            logger.error("the disk does not answer: the database is left as it is, which does not harm it")
         signal.set_wakeup_fd(-1)
         self._alarm.close()
         self._bell.close()
@@ -140,6 +145,12 @@ class Daemon:
         for worker in workers:
             if not worker.join(deadline_mono_s):
                 logger.warning("%s did not end within %.1f s and is left behind", worker.name, within_s)
+
+    def _close_outbox(self) -> None:
+        waiting = self.outbox.tally().waiting
+        if waiting:
+            logger.info("%d readings wait in the database; they are sent after the next start", waiting)
+        self.outbox.close()
 
     def _on_crash(self) -> None:
         self.crashed = True

@@ -1,7 +1,7 @@
 """The two clocks of the house, in one object so that tests and accelerated runs can put another in its place.
 
 The monotonic clock schedules and measures; the wall clock stamps. Nothing else in the project reads a clock to decide
-anything, and nothing converts one into the other except the reporter, which needs each interval's end on both.
+anything. The difference between the two is ``time_keeper.py``'s; only the ends of intervals are ever converted by it.
 """
 
 from __future__ import annotations

@@ -6,37 +6,36 @@ what it does not settle stays.
 
 Guarantees: what is in the database survives ``kill -9``; an interval survives a power cut from ``sync_interval_s``
 after its end. While the database cannot be used everything goes on from memory, bounded, and is written when it can
-be. Over the bound of the file, delivered history goes first, then the oldest readings that wait, each counted. The
-ledger always closes: made = delivered + waiting + rejected + dropped.
+be; meanwhile nothing is lent whose settlement would have to be written, so that a kill makes nothing twice: neither
+what the database has, nor the interval whose samples are in its journal. Over the bound of the file, delivered history
+goes first, then the oldest readings that wait, each counted. The ledger closes, and is checked whenever an interval is.
+It does not help against a disk that neither works nor fails: whoever calls waits as long as the disk does.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import math
 import random
 import sqlite3
 import threading
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import tables
 from clock import Clock
-from ledger import Ledger, Tally
+from ledger import Audit, Ledger, Tally
 from measurements import Datum, Device, Interval, IntervalSummary, PowerSample
-from state_log import StateLog
-from store import Store, StoreError, StoreTooNew
+from room import Room
+from store import Store, StoreCorrupt, StoreError, StoreTooNew
 from tables import Held, LeftOpen, Lent, Record
-from time_keeper import RELEASED_UTC_S, end_utc_ms
-
-logger = logging.getLogger(__name__)
+from timestamps import Timestamps
+from write_behind import WriteBehind
 
 _UNSTORED_LIMIT = 10_000  # intervals kept in memory while the database cannot be used
 _UNJOURNALED_LIMIT = 100_000  # samples of the open interval, likewise
-_TIDY_EVERY_S = 3600.0
-_TIDY_INTERVALS = 200
+_COUNTED_EVERY_TIME = 10_000  # with more readings waiting the database's rows are counted at the stop only
+_SWITCHED_OFF = "the computer was switched off before its clock was known"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,68 +58,88 @@ class Outbox:
         self._device = device
         self._boot_id = boot_id
         self._clock = clock
-        self._limits = limits
-        self._state = StateLog(logger, "database", clock)
-        self._room = StateLog(logger, "readings that wait", clock)
         self._changed = threading.Condition()
         self._ledger = Ledger()
+        self._audit = Audit(clock)
+        self._disk = WriteBehind(store, boot_id, clock, limits.sync_interval_s, self._begin_anew)
+        self._pending = self._disk.pending
+        self._timestamps = Timestamps(self._disk, boot_id)
+        self._room = Room(self._disk, clock, limits.max_bytes, limits.keep_days, self._drop)
+        self._loaded = False  # whether it is known what an earlier run left in the database
         self._next_number = (1 << 50) | (random.getrandbits(40) << 8)  # until the database tells
-        self._newest_utc_ms = 0
+        self._first_number = 0  # what is older went with a damaged file
         self._on_loan_to = 0  # the newest interval of the last loan: it and older ones are not dropped meanwhile
-        self._closed_mono_s = float("-inf")
-        self._synced_mono_s = self._tidied_mono_s = float("-inf")
-        # What the database does not know yet; all of it empty in normal running.
-        self._unstored: dict[int, Record] = {}
-        self._settled: dict[int, int] = {}
-        self._rejected: list[tuple[Datum, str]] = []
-        self._uncounted: Counter[str] = Counter()
-        self._unjournaled: list[PowerSample] = []
-        self._forget_to_mono_s: float | None = None  # samples up to there belong to intervals that are closed
-        self._opened: tuple[Interval, bool] | None = None
-        self._notes: dict[str, str] = {}
+        self._open: tuple[Interval, bool] | None = None
+        self._closed_mono_s = -math.inf
 
-    def note(self, name: str, value: object) -> None:
-        """Have a fact for ``--status`` written with the next thing that is: any JSON value. Never blocks for long."""
-        with self._changed:
-            self._notes[name] = json.dumps(value)
+    # -- what an earlier run left ----------------------------------------------------------------------------------
 
     def recover(self) -> LeftOpen | None:
         """Open the database; return the interval that was open when the program ended, if any was.
 
-        Takes well below 1 s with a million readings waiting. Without a usable database everything goes on from memory;
-        raises ``StoreTooNew`` only.
+        Nothing is written until that one is closed, or gone on with by ``open_interval()``. Takes well below 1 s with a
+        million readings waiting. Where the database cannot be used now, call it again later (``is_recovered``).
+        Raises ``StoreTooNew`` only.
         """
         with self._changed:
             try:
                 with self._store.transaction() as cursor:
-                    self._next_number = tables.next_number(cursor)
-                    held = sum(each.waiting.bit_count() for each in tables.held(cursor))
-                    self._ledger.load(tables.counts(cursor), tables.count_waiting(cursor), held)
-                    self._newest_utc_ms = tables.newest_end_utc_ms(cursor)
-                    return tables.read_open_interval(cursor)
+                    left = tables.read_open_interval(cursor)
+                    self._load(cursor)
             except StoreTooNew:
                 raise
-            except StoreError as exc:
-                self._trouble(exc)
+            except StoreCorrupt as exc:
+                self._loaded = self._disk.may_write = True  # there is nothing to recover: the file was moved aside
+                self._disk.trouble(exc)
                 return None
+            except StoreError as exc:
+                self._disk.trouble(exc)
+                return None
+            self._loaded, self._disk.may_write = True, left is None
+            if left is not None and left.boot_id == self._boot_id:
+                self._disk.journaled_to_mono_s = max((each.start_mono_s for each in left.samples), default=-math.inf)
+            return left
+
+    @property
+    def is_recovered(self) -> bool:
+        """Whether ``recover()`` has succeeded."""
+        return self._loaded
+
+    def _load(self, cursor: sqlite3.Cursor) -> None:
+        """Add what the database says to what memory has made since the start."""
+        held = sum(each.waiting.bit_count() for each in tables.held(cursor))
+        waiting, newest_utc_ms = tables.count_waiting(cursor), tables.newest_end_utc_ms(cursor)
+        number, counts = tables.next_number(cursor), tables.counts(cursor)
+        if not self._pending.records:
+            self._next_number = number
+        self._timestamps.newest_utc_ms = max(self._timestamps.newest_utc_ms, newest_utc_ms)
+        self._ledger.add(counts, waiting, held)
+        self._pending.counts.update(self._ledger.counts)
+
+    # -- samples and intervals in ------------------------------------------------------------------------------------
+
+    def note(self, name: str, value: object) -> None:
+        """Have a fact for ``--status`` written with the next thing that is: any JSON value. Never blocks for long."""
+        with self._changed:
+            self._pending.notes[name] = json.dumps(value)
 
     @property
     def newest_utc_ms(self) -> int:
         """The newest timestamp given to an interval: milliseconds since the epoch, 0 if there was none."""
-        return self._newest_utc_ms
+        return self._timestamps.newest_utc_ms
 
     def journal(self, samples: Sequence[PowerSample]) -> None:
-        """Write down samples of the open interval. Blocks for the disk, not for its confirmation."""
+        """Write down samples of the open interval. Blocks for the disk, for its confirmation if that is due."""
         with self._changed:
-            room = _UNJOURNALED_LIMIT - len(self._unjournaled)
-            self._unjournaled += samples[:room]
-            self._flush()
+            fresh = [each for each in samples if each.start_mono_s > self._closed_mono_s]  # others came too late
+            self._pending.samples += fresh[: _UNJOURNALED_LIMIT - len(self._pending.samples)]
+            self._disk.write(sync_slack_s=0.0)
 
     def open_interval(self, interval: Interval, *, clock_trusted: bool) -> None:
         """Write down which interval is open, so that a restart can go on with it. Blocks for the disk."""
         with self._changed:
-            self._opened = (interval, clock_trusted)
-            self._flush()
+            self._set_open(interval, clock_trusted)
+            self._disk.write()
 
     def close_interval(
         self, summary: IntervalSummary, ended: Interval, following: Interval, *, clock_trusted: bool
@@ -132,15 +151,28 @@ class Outbox:
         """
         with self._changed:
             self._closed_mono_s = ended.end_mono_s
-            self._unjournaled = [each for each in self._unjournaled if each.start_mono_s > ended.end_mono_s]
-            return self._close(summary, ended, following, self._boot_id, clock_trusted)
+            self._forget(ended.end_mono_s)
+            journaled = self._disk.journaled_to_mono_s > ended.start_mono_s
+            return self._close(summary, ended, following, self._boot_id, clock_trusted, journaled)
 
     def close_left_open(self, left: LeftOpen, summary: IntervalSummary, following: Interval) -> None:
-        """Take in the interval that another boot of the computer left open. Blocks and fails likewise."""
+        """Take in the interval that an earlier run left open and that is over. Blocks and fails likewise.
+
+        Where its planned end is not known to be right, or lies ahead, it ended with its last sample.
+        """
         with self._changed:
-            self._close(
-                summary, replace(left.interval, end_mono_s=math.inf), following, left.boot_id, left.clock_trusted
-            )
+            interval, in_doubt = left.interval, not left.clock_trusted
+            if in_doubt or interval.end_utc_ms / 1000 > self._clock.utc_s():
+                last_mono_s = max((each.start_mono_s for each in left.samples), default=interval.end_mono_s)
+                early_ms = max(0, math.ceil((interval.end_mono_s - last_mono_s) * 1000))
+                interval = replace(
+                    interval,
+                    end_mono_s=interval.end_mono_s - early_ms / 1000,
+                    end_utc_ms=interval.end_utc_ms - early_ms,
+                )
+            own_boot = left.boot_id == self._boot_id
+            self._forget(interval.end_mono_s if own_boot else math.inf)  # of this boot nothing is in the journal yet
+            self._close(summary, interval, following, left.boot_id, left.clock_trusted, bool(left.samples))
 
     def stamp(self, offset_s: float) -> None:
         """Give the intervals that are held back their ends: ``offset_s`` is the true wall clock minus the monotonic.
@@ -151,39 +183,31 @@ class Outbox:
         with self._changed:
             if not self._ledger.held:
                 return
-            for number, record in self._unstored.items():
-                if record.end_utc_ms is None:
-                    exact_utc_ms = end_utc_ms(record.planned_end_utc_ms, record.end_mono_s, offset_s)
-                    self._unstored[number] = replace(record, end_utc_ms=self._untaken_now(exact_utc_ms))
-            self._flush()
-            try:
-                with self._store.transaction() as cursor:
-                    for interval in tables.held(cursor):
-                        self._stamp(cursor, interval, offset_s)
-            except StoreError as exc:
-                self._trouble(exc)
-                return
-            self._ledger.held = 0
+            for record in self._pending.held():
+                self._stamp(record, offset_s)
+            self._disk.write()
+            if self._disk.usable:
+                for held in self._disk.read(tables.held) or []:
+                    self._stamp(held, offset_s)
+                self._disk.write()
             self._changed.notify_all()
 
-    def lend(self, count: int) -> list[Lent]:
-        """Return the oldest readings that wait, at most ``count``. They stay until they are settled."""
-        with self._changed:
-            lent = self._stored(count)
-            for record in self._unstored.values():
-                if len(lent) >= count:
-                    break
-                lent += record.lent()
-            self._on_loan_to = max((each.interval for each in lent[:count]), default=0)
-            return lent[:count]
+    # -- readings out ------------------------------------------------------------------------------------------------
 
-    def lend_newest(self) -> list[Lent]:
-        """Return the readings of the newest interval that has any waiting."""
+    def lend(self, count: int, avoid: Collection[int] = ()) -> list[Lent]:
+        """Return the oldest readings that wait and may be sent, at most ``count``, all of one device.
+
+        They stay until they are settled. ``avoid``: the MACs of devices to leave out.
+        """
         with self._changed:
-            for number in reversed(self._unstored):
-                if lent := self._unstored[number].lent():
-                    return lent
-            return self._stored(1, newest_first=True)
+            lent = self._lent(count, avoid, newest=False)[:count]
+            self._on_loan_to = max((each.interval for each in lent), default=0)
+            return lent
+
+    def lend_newest(self, avoid: Collection[int] = ()) -> list[Lent]:
+        """Return the readings of the newest interval that has any that may be sent."""
+        with self._changed:
+            return self._lent(1, avoid, newest=True)
 
     def settle_delivered(self, lent: Iterable[Lent]) -> None:
         """Take out what the cloud has accepted."""
@@ -194,7 +218,7 @@ class Outbox:
         """Set aside what the cloud will never accept, with its reason."""
         with self._changed:
             lent = list(lent)
-            self._rejected += [(each.datum, message) for each in lent]
+            self._pending.rejected += [(each.datum, message) for each in lent]
             self._take_out(lent, "rejected")
 
     def wait_for_readings(self, until_mono_s: float) -> bool:
@@ -220,13 +244,33 @@ class Outbox:
             return self._ledger.tally()
 
     def close(self) -> None:
-        """Write what is left, have the disk confirm it, and close the database."""
+        """Write what is left, have the disk confirm it, check the ledger, and close the database."""
         with self._changed:
-            self._flush(synced=True)
+            self._disk.write(insist=True)
+            self._check_sums(rows_too=True)
             self._store.close()
 
+    # -- closing an interval -----------------------------------------------------------------------------------------
+
+    def _set_open(self, interval: Interval, clock_trusted: bool) -> None:
+        self._open = self._pending.opened = (interval, clock_trusted)
+        self._disk.may_write = self._loaded
+
+    def _forget(self, to_mono_s: float) -> None:
+        """Have the samples until then, whose interval is being closed, deleted."""
+        pending = self._pending
+        pending.samples = [each for each in pending.samples if each.start_mono_s > to_mono_s or math.isinf(to_mono_s)]
+        earlier_mono_s = -math.inf if pending.forget_to_mono_s is None else pending.forget_to_mono_s
+        pending.forget_to_mono_s = max(to_mono_s, earlier_mono_s)
+
     def _close(
-        self, summary: IntervalSummary, ended: Interval, following: Interval, boot_id: str, clock_trusted: bool
+        self,
+        summary: IntervalSummary,
+        ended: Interval,
+        following: Interval,
+        boot_id: str,
+        clock_trusted: bool,
+        journaled: bool,
     ) -> list[Datum]:
         record = self._new_record(summary, ended, boot_id, clock_trusted)
         readings = record.waiting.bit_count()
@@ -237,157 +281,119 @@ class Outbox:
             **{f"refused {reason}": count for reason, count in summary.samples_refused.items()},
         }
         self._ledger.made(changes, readings, held=not clock_trusted)
-        self._uncounted.update(changes)
-        self._forget_to_mono_s = max(ended.end_mono_s, self._forget_to_mono_s or -math.inf)
-        self._opened = (following, clock_trusted)
-        now_mono_s = self._clock.mono_s()
-        self._flush(synced=now_mono_s - self._synced_mono_s >= self._limits.sync_interval_s - 0.5)
-        self._keep_within_bounds(now_mono_s)
+        self._count(*changes)
+        if readings:
+            self._pending.records[record.number] = record
+        if journaled:
+            self._disk.tied.add(record.number)
+        self._set_open(following, clock_trusted)
+        self._disk.write(sync_slack_s=following.end_mono_s - self._clock.mono_s())  # at the next end it is too late
+        if self._disk.usable:
+            self._room.keep(on_loan_to=self._on_loan_to, clock_trusted=clock_trusted)
+        elif len(self._pending.records) > _UNSTORED_LIMIT:
+            self._drop_oldest()
+        self._check_sums(rows_too=self._ledger.waiting <= _COUNTED_EVERY_TIME)
         self._changed.notify_all()
         return record.data()
 
     def _new_record(self, summary: IntervalSummary, ended: Interval, boot_id: str, clock_trusted: bool) -> Record:
-        record = Record(
-            number=self._next_number,
+        end_utc_ms = self._timestamps.take(ended.end_utc_ms) if clock_trusted else None
+        self._next_number += 1
+        return Record(
+            number=self._next_number - 1,
             waiting=tables.mask_of(summary),
-            end_utc_ms=None,
+            end_utc_ms=end_utc_ms,
             planned_end_utc_ms=ended.end_utc_ms,
             boot_id=boot_id,
             end_mono_s=ended.end_mono_s,
             device=self._device,
             summary=summary,
         )
-        self._next_number += 1
-        if not record.waiting:
-            return record
-        if clock_trusted:
-            record = replace(record, end_utc_ms=self._untaken_now(ended.end_utc_ms))
-        self._unstored[record.number] = record
-        if len(self._unstored) > _UNSTORED_LIMIT:
-            oldest = self._unstored.pop(next(iter(self._unstored))).waiting.bit_count()
-            self._uncounted["readings_dropped"] += oldest
-            self._count_dropped(oldest, "the database cannot be used and no more fits in memory")
-        return record
 
-    def _stamp(self, cursor: sqlite3.Cursor, interval: Held, offset_s: float) -> None:
-        if interval.boot_id == self._boot_id:
-            exact_utc_ms = end_utc_ms(interval.planned_end_utc_ms, interval.end_mono_s, offset_s)
-            tables.stamp(cursor, interval.number, self._untaken(cursor, exact_utc_ms))
-        elif RELEASED_UTC_S < interval.planned_end_utc_ms / 1000 < offset_s:  # monotonic 0 is when this boot began
-            tables.stamp(cursor, interval.number, self._untaken(cursor, interval.planned_end_utc_ms))
-        else:
-            tables.reject_held(cursor, interval.number, "the computer was switched off before its clock was known")
-            tables.add_counts(cursor, self._ledger.gone("rejected", interval.waiting.bit_count()))
+    def _drop_oldest(self) -> None:
+        """Give up the oldest interval that only memory has."""
+        if (oldest := self._pending.oldest_droppable(self._on_loan_to)) is not None:
+            del self._pending.records[oldest.number]
+            self._disk.tied.discard(oldest.number)
+            why = "the database cannot be used and no more fits in memory"
+            self._room.give_up(oldest.waiting.bit_count(), why, held=oldest.end_utc_ms is None)
 
-    def _untaken_now(self, utc_ms: int) -> int:
-        if utc_ms > self._newest_utc_ms:
-            return self._untaken(None, utc_ms)
-        try:
-            with self._store.reading() as cursor:
-                return self._untaken(cursor, utc_ms)
-        except StoreError as exc:
-            self._trouble(exc)
-            return self._untaken(None, utc_ms)
+    def _stamp(self, interval: Record | Held, offset_s: float) -> None:
+        """Give an interval that is held back its end, or set its readings aside if nobody can tell it."""
+        number, true_utc_ms = interval.number, self._timestamps.true_end_utc_ms(interval, offset_s)
+        if true_utc_ms is not None:
+            free_utc_ms = self._timestamps.take(true_utc_ms)
+            if (record := self._pending.records.get(number)) is not None:
+                self._pending.records[number] = replace(record, end_utc_ms=free_utc_ms)
+            elif number >= self._first_number:
+                self._pending.stamped[number] = free_utc_ms
+            else:
+                return  # counted as dropped when its file was moved aside
+            self._ledger.held -= interval.waiting.bit_count()
+            return
+        record = self._pending.records.get(number)
+        lost = record.data() if record else self._disk.read(lambda cursor: tables.planned_readings(cursor, number))
+        if lost is None:
+            return  # the database cannot be read just now: at the next call
+        self._pending.records.pop(number, None)
+        self._pending.deleted.add(number)
+        self._pending.rejected += [(each, _SWITCHED_OFF) for each in lost]
+        self._ledger.gone("rejected", interval.waiting.bit_count(), held=True)
+        self._count("readings_rejected")
 
-    def _untaken(self, cursor: sqlite3.Cursor | None, utc_ms: int) -> int:
-        """Return this timestamp, or the next one after it that no interval has: no two ever share one."""
-        while utc_ms <= self._newest_utc_ms and (
-            any(each.end_utc_ms == utc_ms for each in self._unstored.values())
-            or (cursor is not None and tables.is_taken(cursor, utc_ms))
-        ):
-            utc_ms += 1
-        self._newest_utc_ms = max(self._newest_utc_ms, utc_ms)
-        return utc_ms
+    # -- lending and settling ----------------------------------------------------------------------------------------
 
-    def _stored(self, count: int, *, newest_first: bool = False) -> list[Lent]:
-        """Return readings that wait according to the database and have not been settled since."""
-        if len(self._settled) > _UNSTORED_LIMIT:
-            return []  # the database can be read but not written: what it says is too old by now
-        try:
-            with self._store.reading() as cursor:
-                lent = tables.waiting_readings(cursor, count + len(self._settled), newest_first=newest_first)
-        except StoreError as exc:
-            self._trouble(exc)
-            return []
-        return [each for each in lent if not self._settled.get(each.interval, 0) & each.bit]
+    def _lent(self, count: int, avoid: Collection[int], *, newest: bool) -> list[Lent]:
+        """Return readings of whole intervals: of the newest, or of the oldest until there are ``count``."""
+        if not self._disk.usable:
+            self._disk.write()
+        if self._disk.usable:
+            return self._disk.read(lambda cursor: tables.sendable(cursor, count, avoid, newest=newest)) or []
+        lent: list[Lent] = []
+        records = [each for each in self._pending.records.values() if each.number not in self._disk.tied]
+        for record in reversed(records) if newest else records:
+            if len(lent) >= count:
+                break
+            if record.device.mac not in avoid and (not lent or record.device.mac == lent[0].datum.mac):
+                lent += record.lent()
+        return lent
 
     def _take_out(self, lent: Iterable[Lent], what: str) -> None:
-        masks: dict[int, int] = {}
+        pending = self._pending
         for each in lent:
-            masks[each.interval] = masks.get(each.interval, 0) | each.bit
-        taken = 0
-        for number, mask in masks.items():
-            if (record := self._unstored.get(number)) is not None:
-                self._unstored[number] = replace(record, waiting=record.waiting & ~mask)
+            number = each.interval
+            if (record := pending.records.get(number)) is not None:
+                pending.records[number] = replace(record, waiting=record.waiting & ~each.bit)
+            elif number >= self._first_number:
+                pending.settled[number] = pending.settled.get(number, 0) | each.bit
             else:
-                self._settled[number] = self._settled.get(number, 0) | mask
-            taken += mask.bit_count()
-        self._uncounted.update(self._ledger.gone(what, taken))
+                continue  # counted as dropped when its file was moved aside
+            self._ledger.gone(what, 1)
+        self._count(f"readings_{what}")
         self._on_loan_to = 0
-        self._flush()
+        self._room.history_grows()
+        self._disk.write()
         self._changed.notify_all()
 
-    def _flush(self, *, synced: bool = False) -> None:
-        """Write everything that is not written. What cannot be written now is kept for the next time."""
-        try:
-            with self._store.transaction(synced=synced) as cursor:
-                for record in self._unstored.values():
-                    tables.insert_interval(cursor, record)
-                tables.settle(cursor, self._settled)
-                if self._rejected:
-                    tables.insert_rejected(cursor, self._rejected)
-                tables.add_counts(cursor, self._uncounted)
-                if self._forget_to_mono_s is not None:
-                    tables.delete_samples(cursor, self._forget_to_mono_s)
-                if self._opened is not None:
-                    interval, clock_trusted = self._opened
-                    tables.write_open_interval(cursor, interval, self._boot_id, clock_trusted=clock_trusted)
-                fresh = [each for each in self._unjournaled if each.start_mono_s > self._closed_mono_s]
-                tables.insert_samples(cursor, fresh)  # the others' interval was closed with them meanwhile
-                tables.write_state(cursor, self._notes)
-        except StoreError as exc:
-            self._trouble(exc)
-            return
-        for pending in (self._unstored, self._settled, self._rejected, self._uncounted, self._unjournaled, self._notes):
-            pending.clear()
-        self._forget_to_mono_s = self._opened = None
-        if synced:
-            self._synced_mono_s = self._clock.mono_s()
-        self._state.well("is used again, nothing that was kept in memory is lost")
+    # -- the database ------------------------------------------------------------------------------------------------
 
-    def _trouble(self, exc: StoreError) -> None:
-        self._state.failed(
-            type(exc).__name__,
-            f"{exc}; measuring and reporting go on from memory, and what cannot be sent meanwhile is lost if the "
-            "program ends. Is the disk full, or read-only?",
-        )
+    def _count(self, *names: str) -> None:
+        """Have these counters of the ledger written."""
+        self._pending.counts.update({name: self._ledger.counts[name] for name in names})
 
-    def _keep_within_bounds(self, now_mono_s: float) -> None:
-        try:
-            with self._store.reading() as cursor:
-                used_bytes = tables.used_bytes(cursor)
-            if used_bytes > self._limits.max_bytes:
-                self._make_room()
-            elif used_bytes < 0.8 * self._limits.max_bytes:
-                self._room.well("there is room for more again")
-            if now_mono_s - self._tidied_mono_s >= _TIDY_EVERY_S:
-                self._tidied_mono_s = now_mono_s
-                oldest_utc_ms = (self._clock.utc_s() - self._limits.keep_days * 86_400) * 1000
-                with self._store.transaction() as cursor:
-                    tables.delete_history_before(cursor, oldest_utc_ms)
-        except StoreError as exc:
-            self._trouble(exc)
+    def _drop(self, readings: int, why: str, held: bool) -> None:
+        self._ledger.gone("dropped", readings, held=held)
+        self._count("readings_dropped")
 
-    def _make_room(self) -> None:
-        """Delete the oldest delivered history; if there is none, the oldest readings that wait and are not on loan."""
-        with self._store.transaction() as cursor:
-            if tables.delete_history(cursor, _TIDY_INTERVALS):
-                return
-            dropped = tables.delete_waiting(cursor, _TIDY_INTERVALS, self._on_loan_to)
-            tables.add_counts(cursor, {"readings_dropped": dropped})
-        self._count_dropped(dropped, f"the database has reached store_max_mb = {self._limits.max_bytes // 1_000_000}")
+    def _begin_anew(self) -> None:
+        """Go on without what went with a damaged file: the new one gets what is in memory."""
+        waiting = sum(each.waiting.bit_count() for each in self._pending.records.values())
+        self._ledger.gone("dropped", self._ledger.waiting - waiting)
+        self._ledger.held = sum(each.waiting.bit_count() for each in self._pending.held())
+        self._pending.counts.update(self._ledger.counts)
+        self._pending.opened = self._open
+        self._first_number = min(self._pending.records, default=self._next_number)
 
-    def _count_dropped(self, count: int, why: str) -> None:
-        self._ledger.gone("dropped", count)
-        dropped = self._ledger.tally().dropped
-        self._room.failed("dropped", f"{why}: the oldest of them are dropped from now on; {dropped} so far in all")
+    def _check_sums(self, *, rows_too: bool) -> None:
+        rows = self._disk.read(tables.count_waiting) if rows_too and self._disk.usable else None
+        self._audit.check(self._ledger, rows)

@@ -36,8 +36,8 @@ class StateLog:
         """What was said of the trouble last, ``None`` if it is well."""
         return self._message if self._trouble is not None else None
 
-    def failed(self, kind: str, message: str) -> None:
-        """Note a failure. WARNING when its kind is new in this trouble, then counted, with one summary an hour."""
+    def failed(self, kind: str, message: str, *, level: int = logging.WARNING) -> None:
+        """Note a failure. Logged when its kind is new in this trouble, then counted, with one summary an hour."""
         now_mono_s = self._clock.mono_s()
         if self._trouble is None:
             self._since_mono_s, self._repeats = now_mono_s, 0
@@ -46,12 +46,11 @@ class StateLog:
         self._trouble, self._message = kind, message
         if kind not in self._told:
             self._told.add(kind)
-            self._logger.warning("%s: %s", self._subject, message)
+            self._logger.log(level, "%s: %s", self._subject, message)
         elif now_mono_s >= self._summary_due_mono_s:
             self._summary_due_mono_s = now_mono_s + _SUMMARY_EVERY_S
-            self._logger.warning(
-                "%s: still, after %s and %d failures: %s", self._subject, self._lasted(), self._repeats + 1, message
-            )
+            lasted, failures = self._lasted(), self._repeats + 1
+            self._logger.log(level, "%s: still, after %s and %d failures: %s", self._subject, lasted, failures, message)
         else:
             self._logger.debug("%s: %s", self._subject, message)
         self._repeats += 1

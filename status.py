@@ -323,8 +323,9 @@ class _Reading:
 
     def _oldest_waiting_s(self) -> float | None:
         rows = self._rows(
-            "SELECT coalesce(end_utc_ms, planned_end_utc_ms) FROM interval INDEXED BY interval_waiting "
-            "WHERE waiting != 0 ORDER BY id LIMIT 1"
+            "SELECT coalesce(end_utc_ms, planned_end_utc_ms) FROM interval "
+            "WHERE id = (SELECT min((SELECT id FROM interval INDEXED BY interval_waiting "
+            "WHERE waiting != 0 AND interval.device = device.id ORDER BY id LIMIT 1)) FROM device)"
         )
         return self._age_s(rows[0][0]) if rows else None
 

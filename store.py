@@ -55,6 +55,11 @@ MIGRATIONS = (
     CREATE TABLE state (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
     """,
+    """
+    -- By device, so that what one device has waiting never has to be looked through to find what another has.
+    DROP INDEX interval_waiting;
+    CREATE INDEX interval_waiting ON interval (device, id, waiting) WHERE waiting != 0;
+    """,
     "ALTER TABLE sample ADD COLUMN unverified TEXT",
 )
 
@@ -192,5 +197,5 @@ class Store:
 def _is_corrupt(exc: sqlite3.DatabaseError) -> bool:
     code = getattr(exc, "sqlite_errorcode", None)
     primary = code & 0xFF if isinstance(code, int) else None
-    missing_table = isinstance(exc, sqlite3.OperationalError) and "no such" in str(exc)
-    return primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or missing_table
+    missing = isinstance(exc, sqlite3.OperationalError) and str(exc).startswith(("no such table", "no such column"))
+    return primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or missing  # another program's database

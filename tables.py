@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from measurements import Datum, Device, Interval, IntervalSummary, PowerSample, Statistic
@@ -117,20 +117,17 @@ def counts(cursor: sqlite3.Cursor) -> Counter[str]:
     return Counter(dict(cursor.execute("SELECT name, value FROM counter").fetchall()))
 
 
-def add_counts(cursor: sqlite3.Cursor, changes: Mapping[str, int]) -> None:
-    """Add to counters of the ledger."""
-    cursor.executemany(
-        "INSERT INTO counter VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
-        [(name, value) for name, value in changes.items() if value],
-    )
+def write_counts(cursor: sqlite3.Cursor, counters: Mapping[str, int]) -> None:
+    """Set counters of the ledger."""
+    cursor.executemany("INSERT OR REPLACE INTO counter VALUES (?, ?)", list(counters.items()))
 
 
 def insert_interval(cursor: sqlite3.Cursor, record: Record) -> None:
-    """Write down an interval."""
+    """Write down an interval, in place of what stands there under its number."""
     add_device(cursor, record.device)
     summary = record.summary
     cursor.execute(
-        "INSERT INTO interval SELECT ?, id, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM device "
+        "INSERT OR REPLACE INTO interval SELECT ?, id, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM device "
         "WHERE mac = ? AND voltage_type = ? AND current_type = ? AND power_type = ?",
         [
             record.number,
@@ -146,15 +143,40 @@ def insert_interval(cursor: sqlite3.Cursor, record: Record) -> None:
     )
 
 
-def waiting_readings(cursor: sqlite3.Cursor, limit: int, *, newest_first: bool = False) -> list[Lent]:
-    """Return the readings that wait of the ``limit`` oldest, or newest, intervals that have any."""
-    order = "DESC" if newest_first else "ASC"
+def sendable(cursor: sqlite3.Cursor, count: int, avoid: Collection[int], *, newest: bool) -> list[Lent]:
+    """Return the readings to send of the device that has the oldest of them, oldest first, of ``count`` intervals.
+
+    With ``newest``, those of the newest interval, with a ``count`` of 1. ``avoid``: the MACs of devices to leave out.
+    """
+    devices = cursor.execute("SELECT id, mac FROM device").fetchall()
+    starts = [
+        (start, device)
+        for device, mac in devices
+        if mac not in avoid and (start := _first_sendable(cursor, device, newest=newest)) is not None
+    ]
+    if not starts:
+        return []
+    start, device = max(starts) if newest else min(starts)
+    return _sendable_from(cursor, device, start, count)
+
+
+def _first_sendable(cursor: sqlite3.Cursor, device: int, *, newest: bool) -> int | None:
+    row = cursor.execute(
+        f"SELECT id FROM interval INDEXED BY interval_waiting WHERE waiting != 0 AND device = ? "
+        f"AND end_utc_ms IS NOT NULL ORDER BY id {'DESC' if newest else 'ASC'} LIMIT 1",
+        [device],
+    ).fetchone()
+    return None if row is None else int(row[0])
+
+
+def _sendable_from(cursor: sqlite3.Cursor, device: int, start: int, limit: int) -> list[Lent]:
     rows = cursor.execute(
         "SELECT interval.id, waiting, end_utc_ms, mac, "
         "voltage, voltage_type, current, current_type, power, power_type "
         "FROM interval INDEXED BY interval_waiting JOIN device ON device.id = interval.device "
-        f"WHERE waiting != 0 AND end_utc_ms IS NOT NULL ORDER BY interval.id {order} LIMIT ?",
-        [limit],
+        "WHERE waiting != 0 AND interval.device = ? AND interval.id >= ? AND end_utc_ms IS NOT NULL "
+        "ORDER BY interval.id LIMIT ?",
+        [device, start, limit],
     )
     return [
         Lent(
@@ -176,9 +198,10 @@ def settle(cursor: sqlite3.Cursor, masks: Mapping[int, int]) -> None:
 
 
 def insert_rejected(cursor: sqlite3.Cursor, rejected: Iterable[tuple[Datum, str]]) -> None:
-    """Set readings aside, each with the reason; the newest 10,000 are kept."""
+    """Set readings aside, each with the reason, if they are not there yet; the newest 10,000 are kept."""
     cursor.executemany(
-        "INSERT INTO rejected VALUES (?, ?, ?, ?, ?)",
+        "INSERT INTO rejected SELECT ?1, ?2, ?3, ?4, ?5 WHERE NOT EXISTS "
+        "(SELECT 1 FROM rejected WHERE mac = ?1 AND type = ?2 AND end_utc_ms = ?3)",
         [(each.mac, each.type, each.timestamp_utc_ms, each.data, message) for each, message in rejected],
     )
     cursor.execute("DELETE FROM rejected WHERE rowid <= (SELECT max(rowid) - 10000 FROM rejected)")
@@ -231,23 +254,34 @@ def held(cursor: sqlite3.Cursor) -> list[Held]:
     ]
 
 
-def stamp(cursor: sqlite3.Cursor, number: int, end_utc_ms: int) -> None:
-    """Give an interval that was held back its end."""
-    cursor.execute(
+def stamp(cursor: sqlite3.Cursor, ends_utc_ms: Mapping[int, int]) -> None:
+    """Give intervals that were held back their ends: interval number -> end."""
+    cursor.executemany(
         "UPDATE interval SET end_utc_ms = ?, boot_id = NULL, end_mono_s = NULL, planned_end_utc_ms = NULL WHERE id = ?",
-        [end_utc_ms, number],
+        [(end_utc_ms, number) for number, end_utc_ms in ends_utc_ms.items()],
     )
 
 
-def reject_held(cursor: sqlite3.Cursor, number: int, message: str) -> None:
-    """Set the readings of an interval aside whose end nobody will ever know."""
-    for bit, quantity in zip(_BITS, ("voltage", "current", "power"), strict=True):
-        cursor.execute(
-            f"INSERT INTO rejected SELECT mac, {quantity}_type, planned_end_utc_ms, {quantity}, ? "
-            "FROM interval JOIN device ON device.id = interval.device WHERE interval.id = ? AND waiting & ?",
-            [message, number, bit],
-        )
-    cursor.execute("DELETE FROM interval WHERE id = ?", [number])
+def planned_readings(cursor: sqlite3.Cursor, number: int) -> list[Datum]:
+    """Return the readings of an interval that is held back, with the timestamp that was planned for them."""
+    row = cursor.execute(
+        "SELECT mac, planned_end_utc_ms, waiting, voltage, voltage_type, current, current_type, power, power_type "
+        "FROM interval JOIN device ON device.id = interval.device WHERE interval.id = ?",
+        [number],
+    ).fetchone()
+    if row is None:
+        return []
+    mac, utc_ms, waiting, *pairs = row
+    return [
+        Datum(mac=mac, type=kind, data=data, timestamp_utc_ms=utc_ms)
+        for bit, data, kind in zip(_BITS, pairs[::2], pairs[1::2], strict=True)
+        if waiting & bit
+    ]
+
+
+def delete_intervals(cursor: sqlite3.Cursor, numbers: Iterable[int]) -> None:
+    """Delete intervals."""
+    cursor.executemany("DELETE FROM interval WHERE id = ?", [(number,) for number in numbers])
 
 
 def insert_samples(cursor: sqlite3.Cursor, samples: Iterable[PowerSample]) -> None:
@@ -295,11 +329,10 @@ def used_bytes(cursor: sqlite3.Cursor) -> int:
     return int(pages.fetchone()[0] * cursor.execute("PRAGMA page_size").fetchone()[0])
 
 
-def delete_history(cursor: sqlite3.Cursor, limit: int) -> int:
-    """Delete the oldest ``limit`` intervals of which nothing waits. Return how many there were."""
-    return cursor.execute(
-        "DELETE FROM interval WHERE id IN (SELECT id FROM interval WHERE waiting = 0 ORDER BY id LIMIT ?)", [limit]
-    ).rowcount
+def history(cursor: sqlite3.Cursor, limit: int) -> list[int]:
+    """Return the numbers of the oldest ``limit`` intervals of which nothing waits. May look through all of them."""
+    rows = cursor.execute("SELECT id FROM interval WHERE waiting = 0 ORDER BY id LIMIT ?", [limit])
+    return [int(number) for (number,) in rows]
 
 
 def delete_history_before(cursor: sqlite3.Cursor, utc_ms: float) -> None:
@@ -307,15 +340,13 @@ def delete_history_before(cursor: sqlite3.Cursor, utc_ms: float) -> None:
     cursor.execute("DELETE FROM interval WHERE waiting = 0 AND end_utc_ms < ?", [utc_ms])
 
 
-def delete_waiting(cursor: sqlite3.Cursor, limit: int, after: int) -> int:
-    """Delete the oldest ``limit`` intervals that wait and are newer than number ``after``; return how many readings."""
+def oldest_waiting(cursor: sqlite3.Cursor, limit: int, after: int) -> list[tuple[int, int, bool]]:
+    """Return the oldest ``limit`` intervals newer than number ``after`` with readings waiting: number, bits, held."""
     rows = cursor.execute(
-        "SELECT id, waiting FROM interval INDEXED BY interval_waiting "
-        "WHERE waiting != 0 AND id > ? ORDER BY id LIMIT ?",
+        "SELECT id, waiting, end_utc_ms IS NULL FROM interval WHERE waiting != 0 AND id > ? ORDER BY id LIMIT ?",
         [after, limit],
-    ).fetchall()
-    cursor.executemany("DELETE FROM interval WHERE id = ?", [(number,) for number, _ in rows])
-    return sum(int(waiting).bit_count() for _, waiting in rows)
+    )
+    return [(int(number), int(waiting), bool(held)) for number, waiting, held in rows]
 
 
 def _values(statistic: Statistic | None) -> tuple[float | int | None, ...]:

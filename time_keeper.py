@@ -5,8 +5,10 @@ Intervals are therefore measured on the monotonic clock, which never steps, and 
 wall minus monotonic, that somebody has vouched for: the kernel (it knows when NTP has set it right), or the ``Date`` of
 the cloud's answers (within 5 s). While nobody has, readings are held back, but not for ever.
 
-Used by the reporter and the uploader; one lock. Guarantees: an offset once vouched for by a ``Date`` is not given up
-for a wall clock that contradicts it, unless the kernel says that this one is right.
+Used by the reporter and the uploader; one lock. Guarantees: an offset once vouched for by the kernel or by a ``Date``
+is not given up for a wall clock that contradicts it, unless the kernel says that this one is right. Where there never
+was a ``Date`` and the kernel never said anything, a clock that was set back is believed after ``hold_max_s``: then it
+is far likelier that somebody has set it right than wrong.
 """
 
 from __future__ import annotations
@@ -50,6 +52,7 @@ class TimeKeeper:
         self._newest_utc_ms = 0
         self._doubted_since_mono_s: float | None = None
         self._vouched_offset_s: float | None = None
+        self._kernel_vouched = False
 
     def heed_answer(self, date_utc_s: float | None) -> None:
         """Take note of an answer of the cloud that has just come, and of its ``Date`` header if it had one."""
@@ -104,11 +107,16 @@ class TimeKeeper:
             return Verdict(kind="date disagrees", offset_s=self._date_offset_s, trusted=waited, why=why)
         why = "nothing vouches for this computer's clock" if plausible else "this computer's clock is in the past"
         why += f", and it was waited for {self._hold_max_s:g} s" if waited else ""
-        offset_s = wall_offset_s if plausible or self._vouched_offset_s is None else self._vouched_offset_s
+        offset_s = wall_offset_s
+        if not plausible and self._vouched_offset_s is not None:
+            impossible = wall_offset_s + now_mono_s <= RELEASED_UTC_S
+            if impossible or self._kernel_vouched or not waited:
+                offset_s = self._vouched_offset_s
         return Verdict(kind="unknown", offset_s=offset_s, trusted=waited, why=why)
 
     def _vouched(self, kind: str, offset_s: float, why: str) -> Verdict:
         self._doubted_since_mono_s, self._vouched_offset_s = None, offset_s
+        self._kernel_vouched = kind == "kernel"
         return Verdict(kind=kind, offset_s=offset_s, trusted=True, why=why)
 
 

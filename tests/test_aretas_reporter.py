@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from aretas_reporter import AretasReporter, summary_text
 from averaging_buffer import AveragingBuffer
 from clock import Clock
 from measurements import Datum, Interval, IntervalSummary, PowerSample, Statistic
+from store import NAME
 from tests.clocks import ManualClock, TrustedClock
 from tests.test_outbox import Box
 from time_keeper import TimeKeeper
@@ -132,6 +134,48 @@ def test_a_killed_run_s_interval_that_is_over_is_closed_with_its_own_end(tmp_pat
     assert make._interval is not None
     make._close(make._interval)
     assert [each.datum.data for each in outbox.lend(9)] == [50.0, 53.0]
+
+
+def test_a_shorter_report_interval_takes_effect_at_once_and_the_samples_count(tmp_path: Path) -> None:
+    clock = ManualClock(utc_s=1_700_000_000.5)
+    outbox = Box(tmp_path, clock=clock)
+    AretasReporter(86_400_000, AveragingBuffer(clock), outbox, TimeKeeper(clock, 600), clock).open_first_interval()
+    clock.advance(0.5)
+    outbox.journal([PowerSample(start_mono_s=clock.mono_s(), voltage_v=50.0)])
+    outbox.crash()
+    make, buffer, outbox = reporter(clock, tmp_path)
+    make.open_first_interval()
+    clock.advance(0.5)
+    add(buffer, clock.mono_s(), 52.0)
+    assert make._interval is not None
+    clock.advance(make._interval.end_mono_s - clock.mono_s())
+    make._close(make._interval)
+    assert [(each.datum.data, each.datum.timestamp_utc_ms) for each in outbox.lend(9)] == [(51.0, 1_700_000_002_000)]
+
+
+def test_a_database_that_is_locked_at_the_start_is_taken_over_when_it_is_free(tmp_path: Path) -> None:
+    clock = ManualClock(utc_s=1_700_000_000.5)
+    make, _, outbox = reporter(clock, tmp_path)
+    make.open_first_interval()
+    clock.advance(0.5)
+    outbox.journal([PowerSample(start_mono_s=clock.mono_s(), voltage_v=50.0)])
+    outbox.crash()
+    clock.advance(10.0)
+    other = sqlite3.connect(tmp_path / NAME, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    make, buffer, outbox = reporter(clock, tmp_path)  # waits 2 s for the lock
+    make.open_first_interval()
+    other.execute("ROLLBACK")
+    other.close()
+    clock.advance(0.5)
+    add(buffer, clock.mono_s(), 52.0)
+    make._stop.set()  # it does not wait
+    make.step()
+    assert make._interval is not None
+    clock.advance(make._interval.end_mono_s - clock.mono_s())
+    make._close(make._interval)
+    told = [(each.datum.data, each.datum.timestamp_utc_ms) for each in outbox.lend(9)]
+    assert told == [(50.0, 1_700_000_002_000), (52.0, 1_700_000_012_000)]
 
 
 def test_interval_contains_its_end_and_not_its_start() -> None:

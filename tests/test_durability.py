@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
-import signal
+import os
+import shutil
 import sqlite3
+import struct
 import subprocess
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from clock import Clock
 from simulator.cloud_http import Reply, lose_reply
 from store import NAME
 from tests.rig import MAC, Rig, run_daemon, wait_for
+
+_EXT4_IOC_SHUTDOWN, _NOTHING_IS_WRITTEN = 0x8004587D, 2
 
 
 def kill(rig: Rig) -> None:
@@ -157,36 +164,189 @@ def test_lost_replies_and_kills_make_identical_duplicates_only(tmp_path: Path) -
         assert len({each.datum for each in rig.cloud.received}) == len(rig.cloud.stored)
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX")
-def test_a_full_disk_stops_nothing_and_heals_by_itself(tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Path]:
+    """Mount a disk of 400 kB; skip the test where that is not allowed."""
+    disk = folder / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)], capture_output=True)
-    if mounted.returncode:
+    if not done("mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", disk):
         pytest.skip("needs root and a mount: not to be had here")
     try:
-        with Rig(disk) as rig:
-            rig.configure()
-            rig.start()
-            rig.wait_for_intervals(1)
-            ballast = disk / "ballast"
-            fill(ballast)
-            rig.wait_for_intervals(3)
-            rig.cloud.misbehave(Reply(status=503), times=None)
-            threading.Event().wait(2.5)  # intervals that can be neither sent nor stored
-            ballast.unlink()
-            rig.wait_for_log("nothing that was kept in memory is lost", within_s=20)
-            rig.cloud.behave()
-            rig.wait_for_intervals(2)
-            assert rig.stop()[0] == 0
-            timestamps = sorted(each for each in rig.arrived() if each % 1000 == 0)
-            assert timestamps == list(range(timestamps[0], timestamps[-1] + 1, 1000))
-            with sqlite3.connect(disk / NAME) as connection:
-                assert connection.execute("SELECT count(*) FROM interval WHERE waiting != 0").fetchone() == (0,)
-                assert connection.execute("SELECT count(*) FROM interval").fetchone()[0] >= len(timestamps)
-            connection.close()
+        yield disk
     finally:
-        subprocess.run(["umount", "-l", str(disk)], check=True)
+        done("umount", "-l", disk)
+
+
+def assert_none_missing_and_none_twice(rig: Rig) -> None:
+    received = [each.datum for each in rig.cloud.received]
+    assert len({(each.type, each.timestamp_utc_ms) for each in received}) == len(received)
+    timestamps = sorted(each for each in rig.arrived() if each % 1000 == 0)
+    assert timestamps == list(range(timestamps[0], timestamps[-1] + 1, 1000))
+
+
+def assert_no_two_values(rig: Rig) -> None:
+    """Nothing was made twice; what was under way when the disk failed, or at a kill, may have been sent twice."""
+    received = [each.datum for each in rig.cloud.received]
+    assert len({(each.type, each.timestamp_utc_ms) for each in received}) == len(set(received))
+    assert len(received) - len(set(received)) <= 3 * 2
+
+
+def test_a_full_disk_stops_nothing_and_heals_by_itself(tmp_path: Path) -> None:
+    with small_disk(tmp_path) as disk, Rig(disk) as rig:
+        rig.configure()
+        rig.start()
+        rig.wait_for_intervals(1)
+        ballast = disk / "ballast"
+        fill(ballast)
+        rig.wait_for_intervals(3)
+        rig.cloud.misbehave(Reply(status=503), times=None)
+        threading.Event().wait(2.5)  # intervals that can be neither sent nor stored
+        ballast.unlink()
+        rig.wait_for_log("nothing that was kept in memory is lost", within_s=20)
+        rig.cloud.behave()
+        rig.wait_for_intervals(2)
+        assert rig.stop()[0] == 0
+        assert_none_missing_and_none_twice(rig)
+        with sqlite3.connect(disk / NAME) as connection:
+            assert connection.execute("SELECT count(*) FROM interval WHERE waiting != 0").fetchone() == (0,)
+            assert connection.execute("SELECT count(*) FROM interval").fetchone()[0] >= len(rig.arrived()) - 1
+        connection.close()
+        assert "ERROR" not in rig.log
+
+
+def test_a_disk_that_is_read_only_at_the_start_stops_nothing_and_heals_by_itself(tmp_path: Path) -> None:
+    with small_disk(tmp_path) as disk, Rig(disk) as rig:
+        rig.configure()
+        rig.start()
+        rig.wait_for_intervals(1)
+        rig.cloud.misbehave(Reply(status=503), times=None)
+        rig.wait_for_log("waiting")
+        kill(rig)
+        rig.cloud.behave()
+        assert done("mount", "-o", "remount,ro", disk)
+        rig.start()
+        rig.wait_for_intervals(3)
+        assert done("mount", "-o", "remount,rw", disk)
+        rig.wait_for_log("nothing that was kept in memory is lost", within_s=20)
+        rig.wait_for_intervals(2)
+        assert rig.stop()[0] == 0
+        assert_no_two_values(rig)
+        status = json.loads(run_daemon(disk, "--status", "--json").stdout)
+        assert status["ledger"]["closes"] is True
+        assert status["ledger"]["readings_waiting"] == 0  # the backlog of before, too
+
+
+@contextmanager
+def real_disk(folder: Path) -> Iterator[tuple[Path, Path]]:
+    """Mount an ext4 of 4 MB at ``folder``/disk; yield that and its image. Skip the test where that is not allowed."""
+    image, disk = folder / "image", folder / "disk"
+    image.write_bytes(bytes(4_000_000))
+    disk.mkdir()
+    if not (done("mkfs.ext4", "-q", image) and done("mount", "-o", "loop,errors=remount-ro", image, disk)):
+        pytest.skip("needs root, a loop device and mkfs.ext4: not to be had here")
+    try:
+        yield disk, image
+    finally:
+        done("umount", "-l", disk)
+
+
+def move_in(rig: Rig, disk: Path, config: Path) -> None:
+    """Have the daemon's folder on this disk; the ports stay where they are."""
+    shutil.move(config, disk)
+    with (disk / "config.cfg").open("rb+") as file:
+        os.fsync(file.fileno())  # or the failing disk loses it
+    rig.folder = disk
+
+
+def after_the_next_boot(disk: Path, image: Path) -> None:
+    """Unmount, check and mount the disk."""
+    assert done("umount", disk)
+    done("e2fsck", "-p", image)
+    assert done("mount", "-o", "loop", image, disk)
+
+
+def test_a_disk_that_becomes_read_only_stops_nothing_and_nothing_is_made_twice(tmp_path: Path) -> None:
+    """As an SD card does when it begins to fail: after the next boot, and its file system check, it can be written."""
+    with real_disk(tmp_path) as (disk, image), Rig(tmp_path, volts=lambda at: 50 + at % 5) as rig:
+        (source,) = [line.split()[0] for line in Path("/proc/mounts").read_text().splitlines() if str(disk) in line]
+        trigger = Path("/sys/fs/ext4", Path(source).name, "trigger_fs_error")
+        if not trigger.exists():
+            pytest.skip("this kernel has no trigger_fs_error")
+        move_in(rig, disk, rig.configure())
+        rig.start()
+        rig.wait_for_intervals(2)
+        trigger.write_text("a test", encoding="ascii")
+        with pytest.raises(OSError, match="Read-only"):
+            (disk / "anything").touch()
+        rig.wait_for_intervals(4)
+        kill(rig)
+        after_the_next_boot(disk, image)
+        rig.start()
+        rig.wait_for_intervals(2)
+        assert rig.stop()[0] == 0
+        assert_no_two_values(rig)
+        status = json.loads(run_daemon(disk, "--status", "--json").stdout)
+        assert status["ledger"]["closes"] is True
+
+
+@pytest.mark.parametrize("sync_s", [1, 3])
+def test_a_power_cut_costs_at_most_the_sync_interval(tmp_path: Path, sync_s: int) -> None:
+    """The kernel forgets what it has not written, as in a power cut; the cloud is away, so only the disk has it."""
+    with real_disk(tmp_path) as (disk, image), Rig(tmp_path) as rig:
+        move_in(rig, disk, rig.configure({"STORE": {"store_sync_interval": sync_s}}))
+        rig.start()
+        rig.wait_for_intervals(1)
+        rig.cloud.stop()
+        rig.wait_for_log("18 waiting", within_s=20)
+        folder = os.open(disk, os.O_RDONLY)
+        try:
+            fcntl.ioctl(folder, _EXT4_IOC_SHUTDOWN, struct.pack("I", _NOTHING_IS_WRITTEN))
+        except OSError as exc:
+            pytest.skip(f"this kernel cannot cut an ext4 off: {exc}")
+        finally:
+            os.close(folder)
+        cut_utc_ms = Clock().utc_s() * 1000
+        kill(rig)
+        before = set(rig.arrived())
+        after_the_next_boot(disk, image)
+        rig.cloud.start()
+        rig.start()
+        rig.wait_for_intervals(3)
+        assert rig.stop()[0] == 0
+        safe = [each for each in sorted(rig.arrived()) if max(before) < each < cut_utc_ms]
+        last_safe_utc_ms = cut_utc_ms - (sync_s + 1) * 1000  # the sync interval, and the interval under way
+        expected = list(range(max(before) + 1000, int(last_safe_utc_ms), 1000))
+        assert len(expected) >= 6 - sync_s - 2
+        assert set(expected) <= set(safe)
+        assert_no_two_values(rig)
+
+
+def done(*command: object) -> bool:
+    """Run a command of the system; return whether it is there and went well."""
+    name = str(command[0])
+    return shutil.which(name) is not None and not subprocess.run([*map(str, command)], capture_output=True).returncode
+
+
+def test_killed_while_the_disk_is_full_makes_nothing_twice(tmp_path: Path) -> None:
+    with small_disk(tmp_path) as disk, Rig(disk, volts=lambda at: 50 + at % 5) as rig:
+        rig.configure()
+        rig.start()
+        rig.wait_for_intervals(2)
+        ballast = disk / "ballast"
+        fill(ballast)
+        rig.wait_for_intervals(3)
+        kill(rig)
+        rig.start()  # on the full disk
+        rig.wait_for_intervals(2)
+        kill(rig)
+        ballast.unlink()
+        rig.start()
+        rig.wait_for_intervals(3)
+        assert rig.stop()[0] == 0
+        assert_no_two_values(rig)
+        status = json.loads(run_daemon(disk, "--status", "--json").stdout)
+        assert status["ledger"]["closes"] is True
+        assert status["ledger"]["readings_waiting"] == 0
 
 
 def test_a_damaged_database_is_moved_aside_and_the_daemon_runs_on(tmp_path: Path) -> None:

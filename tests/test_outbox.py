@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from clock import Clock
 from ledger import Tally
 from measurements import Device, Interval, IntervalSummary, PowerSample, Statistic
 from outbox import Limits, Outbox
-from store import MIGRATIONS, NAME, Store, StoreTooNew
+from store import MIGRATIONS, NAME, Store, StoreTooNew, StoreUnavailable
 from tests.clocks import ManualClock
 
 DEVICE = Device(mac=77, voltage_type=532, current_type=531, power_type=533)
@@ -43,12 +45,22 @@ BOXES: list[Box] = []  # those that a test has opened; conftest.py closes their 
 class Box(Outbox):
     """An outbox in a folder, opened; ``close_number`` closes interval ``number``."""
 
-    def __init__(self, folder: Path, *, boot: str = "boot", limits: Limits | None = None, clock: Clock | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        boot: str = "boot",
+        limits: Limits | None = None,
+        clock: Clock | None = None,
+        store: Store | None = None,
+    ):
         clock = clock or ManualClock()
-        self.store = Store(folder / NAME, clock)
+        self.store = store or Store(folder / NAME, clock)
         BOXES.append(self)
         super().__init__(self.store, DEVICE, boot, clock, limits or Limits())
         self.recovered = self.recover()
+        if self.recovered is not None and self.recovered.boot_id == boot:
+            self.open_interval(self.recovered.interval, clock_trusted=self.recovered.clock_trusted)
 
     def close_number(self, *numbers: int, of: IntervalSummary | None = None, trusted: bool = True) -> None:
         for number in numbers:
@@ -102,7 +114,13 @@ def test_readings_are_reported_as_what_they_were_made_for(tmp_path: Path) -> Non
     box = Box(tmp_path)
     box._device = Device(mac=88, voltage_type=600, current_type=601, power_type=602)
     box.close_number(2)
-    assert [(each.datum.mac, each.datum.type) for each in box.lend(9)] == [(77, 532), (88, 600)]
+    first = box.lend(9)
+    assert [(each.datum.mac, each.datum.type) for each in first] == [(77, 532)]  # one device at a time
+    assert [(each.datum.mac, each.datum.type) for each in box.lend(9, avoid=[77])] == [(88, 600)]
+    assert [each.datum.mac for each in box.lend_newest(avoid=[88])] == [77]
+    box.settle_delivered(first)
+    assert [(each.datum.mac, each.datum.type) for each in box.lend(9)] == [(88, 600)]
+    assert box.lend(9, avoid=[88]) == box.lend_newest(avoid=[88, 77]) == []
 
 
 def test_the_newest_interval_is_lent_apart(tmp_path: Path) -> None:
@@ -198,6 +216,7 @@ def test_what_another_boot_held_back_keeps_its_planned_end_if_that_can_be_right_
     box.close_number(6, trusted=False)  # planned for 1970
     box.crash()
     box = Box(tmp_path, boot="the next")
+    box.open_interval(interval(1), clock_trusted=False)
     box.stamp(1_800_000_500.0)
     assert [each.datum.timestamp_utc_ms for each in box.lend(9)] == [1_800_000_000_000]
     assert box.tally() == Tally(made=2, waiting=1, rejected=1)
@@ -276,51 +295,330 @@ def test_a_newer_version_is_refused_and_left_alone(tmp_path: Path) -> None:
 
 
 class _Fragile(Store):
-    """A real store whose disk can be made to fail."""
+    """A real store whose disk can be made to fail, and to fail once after it has written a commit."""
 
     failing = False
+    fails_after_commit = False
+
+    def __init__(self, folder: Path, clock: Clock | None = None) -> None:
+        super().__init__(folder / NAME, clock or ManualClock())
+        self.synced: list[bool] = []
 
     def _open(self) -> sqlite3.Connection:
         if self.failing:
             raise sqlite3.OperationalError("database or disk is full")
         return super()._open()
 
+    @contextmanager
+    def transaction(self, *, synced: bool = False) -> Iterator[sqlite3.Cursor]:
+        with super().transaction(synced=synced) as cursor:
+            yield cursor
+        self.synced.append(synced)
+        if self.fails_after_commit:
+            self.fails_after_commit = False
+            raise StoreUnavailable("disk I/O error")
+
+
+def fragile(folder: Path, clock: ManualClock) -> tuple[Box, _Fragile]:
+    store = _Fragile(folder, clock)
+    return Box(folder, store=store, clock=clock), store
+
 
 def test_without_the_database_everything_goes_on_and_nothing_is_made_twice(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    box = Box(tmp_path)
-    box._store = store = _Fragile(tmp_path / NAME, ManualClock())
+    clock = ManualClock()
+    box, store = fragile(tmp_path, clock)
     box.close_number(1)
     box.journal([PowerSample(start_mono_s=1.5, voltage_v=50.0)])
     store.failing = True
     with caplog.at_level(logging.INFO):
         box.journal([PowerSample(start_mono_s=1.7, voltage_v=50.0)])
-        box.close_number(2, 3)
-        assert box.waiting() == [2, 3]  # what is in the database cannot be read now
+        box.close_number(2, 3, 4)
+        # 1 is in the database, 2 in its journal: that they were sent could not be written down
+        assert box.waiting() == [3, 4]
         box.settle_delivered(box.lend(1))
         store.failing = False
-        box.close_number(4)
-    assert box.waiting() == [1, 3, 4]
-    assert box.tally() == Tally(made=4, delivered=1, waiting=3)
+        clock.advance(1.0)
+        box.close_number(5)
+    assert box.waiting() == [1, 2, 4, 5]
+    assert box.tally() == Tally(made=5, delivered=1, waiting=4)
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
-    store.close()
+    box.crash()
     again = Box(tmp_path)
-    assert again.waiting() == [1, 3, 4]
-    assert again.tally() == Tally(made=4, delivered=1, waiting=3)
+    assert again.waiting() == [1, 2, 4, 5]
+    assert again.tally() == Tally(made=5, delivered=1, waiting=4)
     assert again.recovered is not None
     assert again.recovered.samples == []
 
 
+def test_killed_while_the_disk_is_full_nothing_that_was_sent_is_made_again(tmp_path: Path) -> None:
+    box, store = fragile(tmp_path, ManualClock())
+    box.close_number(1)
+    box.settle_delivered(box.lend(9))
+    box.close_number(2)
+    box.journal([PowerSample(start_mono_s=2.5, voltage_v=50.0)])
+    store.failing = True
+    box.close_number(3, 4)
+    sent = box.lend(9)
+    box.settle_delivered(sent)
+    assert [each.datum.timestamp_utc_ms for each in sent] == [4000]
+    again = Box(tmp_path)  # the old one writes no more
+    assert again.waiting() == [2]
+    assert again.recovered is not None
+    assert again.recovered.interval == interval(3)  # to be closed from its one sample: it was never sent
+    assert [each.start_mono_s for each in again.recovered.samples] == [2.5]
+
+
 def test_what_was_delivered_while_the_database_failed_is_not_lent_again(tmp_path: Path) -> None:
-    box = Box(tmp_path)
+    clock = ManualClock()
+    box, store = fragile(tmp_path, clock)
     box.close_number(1, 2)
     lent = box.lend(1)
-    box._store = store = _Fragile(tmp_path / NAME, ManualClock())
     store.failing = True
     box.settle_delivered(lent)
     store.failing = False
+    assert box.waiting() == []
+    clock.advance(1.0)
     assert box.waiting() == [2]
+
+
+def test_a_disk_that_fails_is_tried_once_a_second(tmp_path: Path) -> None:
+    clock = ManualClock()
+    box, store = fragile(tmp_path, clock)
+    store.failing = True
+    tries = 0
+
+    def count() -> sqlite3.Connection:
+        nonlocal tries
+        tries += 1
+        raise sqlite3.OperationalError("disk I/O error")
+
+    store._open = count  # type: ignore[method-assign]
+    for number in range(100):
+        clock.advance(0.1)
+        box.journal([PowerSample(start_mono_s=float(number), voltage_v=50.0)])
+    assert tries == 10
+
+
+def test_a_commit_that_was_written_although_it_failed_counts_once(tmp_path: Path) -> None:
+    clock = ManualClock()
+    box, store = fragile(tmp_path, clock)
+    box.close_number(1)
+    store.fails_after_commit = True
+    box.close_number(2)
+    clock.advance(1.0)
+    rejected = box.lend(1)
+    store.fails_after_commit = True
+    box.settle_rejected(rejected, "no")
+    clock.advance(1.0)
+    box.settle_delivered(box.lend(1))
+    clock.advance(1.0)
+    box.close_number(3)
+    assert box.tally() == Tally(made=3, delivered=1, waiting=1, rejected=1)
+    box.crash()
+    again = Box(tmp_path)
+    assert again.tally() == Tally(made=3, delivered=1, waiting=1, rejected=1)
+    with again.store.reading() as cursor:
+        assert cursor.execute("SELECT count(*) FROM rejected").fetchone() == (1,)
+
+
+def test_a_database_that_is_locked_at_the_start_is_left_as_it_is_until_it_is_known(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    box = Box(tmp_path)
+    box.close_number(*range(1, 101))
+    box.journal([PowerSample(start_mono_s=100.5, voltage_v=50.0)])
+    box.crash()
+    clock = ManualClock(utc_s=1000.0)
+    box, store = fragile(tmp_path, clock)
+    store.close()
+    box, store = _begun_without(tmp_path, clock)
+    box.open_interval(interval(201), clock_trusted=True)
+    box.journal([PowerSample(start_mono_s=200.5, voltage_v=51.0)])
+    box.close_number(201, 202)
+    assert [each.datum.timestamp_utc_ms for each in box.lend(9)] == [201_000, 202_000]
+    box.settle_delivered(box.lend(1))
+    assert box.tally() == Tally(made=2, delivered=1, waiting=1)
+    store.failing = False
+    clock.advance(1.0)
+    box.close_number(203)
+    left = box.recover()
+    assert box.is_recovered
+    assert left is not None
+    assert (left.interval, [each.start_mono_s for each in left.samples]) == (interval(101), [100.5])
+    box.close_left_open(left, summary(50.0), interval(204))
+    assert box.tally() == Tally(made=104, delivered=1, waiting=103)
+    assert sorted(box.waiting()) == [*range(1, 102), 202, 203]
+    box.crash()
+    assert Box(tmp_path).tally() == Tally(made=104, delivered=1, waiting=103)
+    assert "ledger" not in caplog.text
+
+
+def _begun_without(folder: Path, clock: ManualClock) -> tuple[Box, _Fragile]:
+    """Return an outbox whose database cannot be used at its start."""
+    store = _Fragile(folder, clock)
+    store.failing = True
+    return Box(folder, store=store, clock=clock), store
+
+
+def test_when_the_file_is_damaged_while_running_the_ledger_says_what_was_lost(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = ManualClock()
+    box = Box(tmp_path, clock=clock)
+    box.close_number(*range(1, 101))
+    lent = box.lend(10)
+    box.store.close()
+    (tmp_path / NAME).write_bytes(b"garbage" * 500)
+    box.close_number(101)
+    box.settle_delivered(lent)  # of the old file: they are dropped already
+    clock.advance(1.0)
+    box.close_number(102)
+    assert box.waiting() == [101, 102]
+    assert box.tally() == Tally(made=102, waiting=2, dropped=100)
+    box.crash()
+    again = Box(tmp_path)
+    assert again.tally() == Tally(made=102, waiting=2, dropped=100)
+    assert again.recovered is not None
+    assert again.recovered.interval == interval(103)
+    assert "ledger" not in caplog.text
+
+
+def test_what_another_boot_held_back_is_judged_in_memory_too(tmp_path: Path) -> None:
+    box = Box(tmp_path)
+    box.open_interval(interval(1), clock_trusted=False)
+    box.journal([PowerSample(start_mono_s=0.5, voltage_v=50.0)])
+    box.crash()
+    store = _Fragile(tmp_path)
+    again = Box(tmp_path, boot="the next", store=store)
+    assert again.recovered is not None
+    store.failing = True
+    again.close_left_open(again.recovered, summary(50.0), interval(5))
+    again.stamp(1_800_000_000.0)
+    assert again.tally() == Tally(made=1, rejected=1)
+
+
+def test_what_was_stamped_in_memory_is_held_back_no_longer(tmp_path: Path) -> None:
+    box, store = fragile(tmp_path, ManualClock())
+    store.failing = True
+    box.close_number(*range(1, 11), trusted=False)
+    assert box.waiting() == []
+    box.stamp(0.0)
+    assert box.tally() == Tally(made=10, waiting=10, held=0)
+    assert box.waiting() == list(range(1, 11))
+    assert [each.datum.timestamp_utc_ms for each in box.lend_newest()] == [10_000]
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_an_interval_that_a_power_cut_ended_does_not_end_in_the_future(tmp_path: Path, trusted: bool) -> None:
+    planned = Interval(start_mono_s=4000.0, end_mono_s=7600.0, end_utc_ms=1_800_003_600_000)
+    box = Box(tmp_path)
+    box.open_interval(planned, clock_trusted=trusted)
+    box.journal([PowerSample(start_mono_s=4100.25, voltage_v=50.0)])
+    box.crash()
+    clock = ManualClock(mono_s=20.0, utc_s=1_800_000_160.0)
+    again = Box(tmp_path, boot="the next", clock=clock)
+    assert again.recovered is not None
+    again.close_left_open(again.recovered, summary(50.0), interval(30))
+    again.stamp(clock.utc_s() - clock.mono_s())
+    assert [each.datum.timestamp_utc_ms for each in again.lend(9)] == [1_800_000_100_250]
+    assert again.tally().rejected == 0
+
+
+def test_in_memory_the_oldest_make_room_but_not_what_is_on_loan(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("outbox._UNSTORED_LIMIT", 5)
+    clock = ManualClock()
+    box, store = fragile(tmp_path, clock)
+    store.failing = True
+    box.close_number(1, trusted=False)
+    box.close_number(2, 3)
+    lent = box.lend(1)
+    box.close_number(*range(4, 9))
+    assert box.waiting() == [2, 6, 7, 8]
+    assert box.tally() == Tally(made=8, waiting=5, dropped=3, held=1)
+    box.settle_delivered(lent)
+    box.close_number(9, 10)
+    assert box.tally() == Tally(made=10, delivered=1, waiting=5, dropped=4)
+    store.failing = False
+    clock.advance(1.0)
+    box.close_number(11)
+    box.crash()
+    assert Box(tmp_path).tally() == Tally(made=11, delivered=1, waiting=6, dropped=4)
+    assert caplog.text.count("are dropped from now on") == 1
+    assert "ledger" not in caplog.text
+
+
+def test_a_short_sync_interval_holds_for_the_samples_too(tmp_path: Path) -> None:
+    clock = ManualClock()
+    store = _Fragile(tmp_path, clock)
+    box = Box(tmp_path, clock=clock, store=store, limits=Limits(sync_interval_s=5.0))
+    for number in range(60):
+        clock.advance(1.0)
+        box.journal([PowerSample(start_mono_s=float(number), voltage_v=50.0)])
+    assert 11 <= sum(store.synced) <= 12
+
+
+def test_with_the_usual_sync_interval_the_disk_confirms_each_interval_and_nothing_else(tmp_path: Path) -> None:
+    clock = ManualClock()
+    store = _Fragile(tmp_path, clock)
+    box = Box(tmp_path, clock=clock, store=store, limits=Limits(sync_interval_s=30.0))
+    confirmed = []
+    for number in range(1, 6):
+        for _ in range(6):
+            clock.advance(4.75)
+            box.journal([PowerSample(start_mono_s=clock.mono_s(), voltage_v=50.0)])
+            clock.advance(0.25)
+        before = sum(store.synced)
+        box.close_number(number * 1_000_000)
+        confirmed.append(sum(store.synced) - before)
+    assert confirmed[1:] == [1, 1, 1, 1]
+
+
+def test_history_is_not_judged_by_a_clock_that_nobody_trusts(tmp_path: Path) -> None:
+    clock = ManualClock(utc_s=1000.0)
+    box = Box(tmp_path, clock=clock)
+    box.close_number(*range(1, 101))
+    box.settle_delivered(box.lend(1000))
+    clock.advance(4000.0)
+    clock.step_utc(70 * 365 * 86_400.0)
+    box.close_number(101, trusted=False)
+    with box.store.reading() as cursor:
+        assert cursor.execute("SELECT count(*) FROM interval").fetchone() == (101,)
+
+
+def test_a_ledger_that_does_not_close_is_an_error_in_the_log_until_it_does(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = ManualClock()
+    box = Box(tmp_path, clock=clock)
+    box.close_number(1, 2, 3)
+    connection = sqlite3.connect(tmp_path / NAME)
+    connection.execute("DELETE FROM interval WHERE id = 2")
+    connection.commit()
+    with caplog.at_level(logging.INFO):
+        box.close_number(4, 5)
+        assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]  # 4 and 3, 5 and 4
+        assert "5 readings wait, but the database has 4" in caplog.text
+        box.close()
+        assert "readings wait" in caplog.records[-1].getMessage()
+    connection.close()
+
+
+def test_sums_of_the_counters_that_do_not_close_are_told_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    box = Box(tmp_path)
+    box.close_number(1, 2)
+    box.close()
+    connection = sqlite3.connect(tmp_path / NAME)
+    connection.execute("UPDATE counter SET value = value + 3 WHERE name IN ('samples_read', 'readings_made')")
+    connection.commit()
+    connection.close()
+    Box(tmp_path).close_number(3)
+    (record,) = [each for each in caplog.records if each.levelname == "ERROR"]
+    assert "6 readings were made, but 3 are accounted for" in record.getMessage()
+    assert "18 samples were read, but 15 are accounted for" in record.getMessage()
 
 
 def test_waiting_ends_when_readings_come_and_when_all_are_settled(tmp_path: Path) -> None:

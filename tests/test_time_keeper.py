@@ -85,16 +85,41 @@ def test_the_kernel_s_word_is_taken_back_at_once_by_a_step() -> None:
     assert not keep.verdict().trusted
 
 
-def test_a_step_back_without_a_date_is_not_believed() -> None:
+def test_a_step_back_without_a_date_is_believed_only_if_it_lasts() -> None:
+    keep, clock = keeper()
+    keep.heed_answer(None)
+    first_offset_s = keep.verdict().offset_s
+    keep.heed_stored(int(clock.utc_s() * 1000))
+    clock.step_utc(-21_600.0)
+    verdict = keep.verdict()
+    assert (verdict.trusted, verdict.offset_s) == (False, first_offset_s)
+    clock.advance(601.0)
+    verdict = keep.verdict()
+    assert (verdict.trusted, verdict.offset_s) == (True, first_offset_s - 21_600.0)
+
+
+def test_a_step_back_to_before_the_program_was_written_is_never_believed() -> None:
     keep, clock = keeper()
     keep.heed_answer(None)
     true_offset_s = keep.verdict().offset_s
     keep.heed_stored(int(clock.utc_s() * 1000))
-    clock.step_utc(-21_600.0)
-    assert not keep.verdict().trusted
+    clock.step_utc(-1e9)
+    keep.verdict()
     clock.advance(601.0)
-    assert keep.verdict().trusted
     assert keep.verdict().offset_s == true_offset_s
+
+
+def test_a_step_back_after_the_kernel_s_word_is_not_believed_without_it() -> None:
+    keep, clock = keeper(synchronised=True)
+    keep.heed_answer(None)
+    true_offset_s = keep.verdict().offset_s
+    keep.heed_stored(int(clock.utc_s() * 1000))
+    clock.synchronised = False
+    clock.step_utc(-21_600.0)
+    keep.verdict()
+    clock.advance(601.0)
+    verdict = keep.verdict()
+    assert (verdict.trusted, verdict.offset_s) == (True, true_offset_s)
 
 
 def test_answers_without_a_date_do_if_the_clock_is_not_in_the_past() -> None:

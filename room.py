@@ -1,0 +1,83 @@
+"""The bound of the database: what is deleted when it has grown too large, or too old.
+
+Used by the outbox alone, under its lock. Guarantees: delivered history goes first, then the oldest readings that wait,
+never one that is on loan; each of those is counted, and said.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+
+import tables
+from clock import Clock
+from state_log import StateLog
+from store import StoreError
+from write_behind import WriteBehind
+
+logger = logging.getLogger(__name__)
+
+_TIDY_EVERY_S = 3600.0
+_AT_ONCE = 200  # intervals
+
+
+class Room:
+    """Keeps the database below ``max_bytes``, and its history below ``keep_days`` days.
+
+    ``drop`` is told of readings that are given up: how many, why, and whether they were held back.
+    """
+
+    def __init__(
+        self, disk: WriteBehind, clock: Clock, max_bytes: int, keep_days: int, drop: Callable[[int, str, bool], None]
+    ) -> None:
+        self._disk = disk
+        self._clock = clock
+        self._max_bytes = max_bytes
+        self._keep_days = keep_days
+        self._drop = drop
+        self._state = StateLog(logger, "readings that wait", clock)
+        self._tidied_mono_s = -math.inf
+        self._no_history = False
+
+    def history_grows(self) -> None:
+        """Note that something was settled."""
+        self._no_history = False
+
+    def keep(self, *, on_loan_to: int, clock_trusted: bool) -> None:
+        """Delete what is too much. Blocks for the disk. Intervals up to number ``on_loan_to`` are not dropped.
+
+        What is old is deleted only while the clock is trusted, which says how old it is.
+        """
+        used_bytes = self._disk.read(tables.used_bytes) or 0
+        if used_bytes > self._max_bytes:
+            self._make_room(on_loan_to)
+        elif used_bytes < 0.8 * self._max_bytes:
+            self._state.well("there is room for more again")
+        now_mono_s = self._clock.mono_s()
+        if clock_trusted and now_mono_s - self._tidied_mono_s >= _TIDY_EVERY_S:
+            self._tidied_mono_s = now_mono_s
+            oldest_utc_ms = (self._clock.utc_s() - self._keep_days * 86_400) * 1000
+            try:
+                with self._disk.store.transaction() as cursor:
+                    tables.delete_history_before(cursor, oldest_utc_ms)
+            except StoreError as exc:
+                self._disk.trouble(exc)
+
+    def give_up(self, readings: int, why: str, *, held: bool) -> None:
+        """Count readings that are lost for want of room, and say so."""
+        self._drop(readings, why, held)
+        self._state.failed("dropped", f"{why}: the oldest of them are dropped from now on, and counted in --status")
+
+    def _make_room(self, on_loan_to: int) -> None:
+        numbers = [] if self._no_history else self._disk.read(lambda cursor: tables.history(cursor, _AT_ONCE))
+        if not numbers:
+            self._no_history = True  # until something is settled: to look for it can mean to read the whole table
+            oldest = self._disk.read(lambda cursor: tables.oldest_waiting(cursor, _AT_ONCE, on_loan_to)) or []
+            numbers = [number for number, _, _ in oldest]
+            why = f"the database has reached store_max_mb = {self._max_bytes // 1_000_000}"
+            for held in (False, True):
+                if readings := sum(bits.bit_count() for _, bits, is_held in oldest if is_held == held):
+                    self.give_up(readings, why, held=held)
+        self._disk.pending.deleted.update(numbers)
+        self._disk.write()
