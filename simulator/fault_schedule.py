@@ -94,6 +94,8 @@ class FaultSchedule:
                 continue
             _, number, strike = begins.pop(0)
             heapq.heappush(ends, (strike.at_s + strike.duration_s, number, strike.begin(self._pair)))
+        for _, _, end in sorted(ends, key=lambda row: row[:2]):  # of what stop() has interrupted
+            end()
         self._pair.restore()
 
 

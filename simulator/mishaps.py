@@ -88,7 +88,6 @@ class Mishap:
     """One kind of fault. ``begin`` returns how to end it, which may be done whatever else has happened meanwhile.
 
     ``begin_once``, which faults of replies have, spoils one to three replies and nothing more.
-
     ``lasts_s``: the shortest and the longest it takes; ``tail_s``: how long the meter itself needs afterwards (to
     boot); ``echo_s``: how long after that something of it may still come. ``moves_port``: the port goes, so that
     another such fault at the same place makes no sense. ``both``: it happens to both meters at once. ``share``: how

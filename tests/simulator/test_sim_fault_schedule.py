@@ -128,16 +128,19 @@ def test_a_schedule_plays_in_its_own_thread_each_fault_for_its_time(pair: MeterP
     strikes = [
         Strike(at_s=0.0, meter="voltage", kind="unplugged", duration_s=60.0),
         Strike(at_s=0.0, meter="current", kind="silent", duration_s=0.05),
+        Strike(at_s=0.1, meter="current", kind="power cut, port alive", duration_s=60.0),
     ]
     schedule = FaultSchedule(pair, strikes, Clock())
     schedule.start()
     while not isinstance(_ask(pair, "voltage", b"*IDN?"), str):
         pass
-    while _ask(pair, "current", b"*IDN?") == [b""]:
+    while _ask(pair, "current", b"*IDN?") != [b""]:
         pass
     assert isinstance(_ask(pair, "voltage", b"*IDN?"), str)
     schedule.stop()
+    _set_up(pair)
     assert _whole(pair, "voltage", b"22511040")
+    assert _whole(pair, "current", b"22511041")
 
 
 def test_a_fault_of_a_few_replies_spoils_no_more(pair: MeterPair) -> None:
