@@ -27,7 +27,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -139,10 +139,12 @@ VOLTS = Ramp(low=60.0, high=500.0, slope_per_s=0.3, step=0.01)
 SHUNT_VOLTS = Ramp(low=-0.042, high=0.042, slope_per_s=30e-6, step=1e-6)
 
 
-def _gain(right_index: int) -> Callable[[Mode, RangeSetting, Rate], float]:
-    """Return the gain of a meter that reads right on one range only, at the slow speed."""
-    right = RangeSetting(index=right_index, auto=False)
-    return lambda mode, setting, rate: 1.0 if (mode, setting, rate) == (Mode.DCV, right, Rate.SLOW) else _WRONG_GAIN
+def _gain(*right_indices: int) -> Callable[[Mode, RangeSetting, Rate], float]:
+    """Return the gain of a meter that reads right on these ranges only, at the slow speed."""
+    right = [RangeSetting(index=index, auto=False) for index in right_indices]
+    return lambda mode, setting, rate: (
+        1.0 if (mode, rate) == (Mode.DCV, Rate.SLOW) and setting in right else _WRONG_GAIN
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,17 +189,27 @@ class _Listener(logging.Handler):
 class FastBench:
     """Two meters, a cloud and a running daemon, inside a ``with``, ``speed`` times as fast as the day.
 
-    ``serials``: whether the configuration names the meters' serial numbers.
+    ``serials``: whether the configuration names the meters' serial numbers; ``steps``: whether the daemon may change
+    the range of the current meter, whose readings are then judged by the steps of the wider one.
     """
 
-    def __init__(self, *, speed: float, sample_ms: int = 500, report_ms: int = 10_000, serials: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        speed: float,
+        sample_ms: int = 500,
+        report_ms: int = 10_000,
+        serials: bool = True,
+        steps: bool = False,
+    ) -> None:
         self.clock = FastClock(speed)
         # What was asked for so shortly before a fault may be refused for it: it is under way, or not yet verified.
         self.victims_s = 1.0 if sample_ms >= _VERIFIED_EACH_FROM_MS else 1.0 + VERIFY_INTERVAL_S
         self.sample_interval_s, self.report_interval_s = sample_ms / 1000, report_ms / 1000
         self.taken: list[Taken] = []
         self.cloud = VirtualCloud(username=_USERNAME, password=_PASSWORD, macs=[MAC])
-        self._serials = serials
+        self.truths = {"voltage": VOLTS, "current": replace(SHUNT_VOLTS, step=10e-6) if steps else SHUNT_VOLTS}
+        self._serials, self._steps = serials, steps
         self._listener = _Listener(self.clock)
         self._pause = threading.Event()
         self._stack = ExitStack()
@@ -219,12 +231,15 @@ class FastBench:
                         seed=number,
                         noise_steps=_NOISE_STEPS,
                         served_limit=1000,
-                        gain=_gain(range_index),
+                        gain=_gain(*right_indices),
                     ),
                     link=folder / name,
                 )
-                for number, (name, truth, serial_number, range_index) in enumerate(
-                    (("voltage", VOLTS, "22511040", 4), ("current", SHUNT_VOLTS, "22511041", 0))
+                for number, (name, truth, serial_number, right_indices) in enumerate(
+                    (
+                        ("voltage", VOLTS, "22511040", (4,)),
+                        ("current", SHUNT_VOLTS, "22511041", (0, 1) if self._steps else (0,)),
+                    )
                 )
             )
             for part in (voltage, current, self.cloud):
@@ -261,7 +276,7 @@ class FastBench:
             report_ms=round(self.report_interval_s * 1000),
             sample_ms=round(self.sample_interval_s * 1000),
             folder=folder,
-            current_range="50mV fixed",
+            current_range="50mV" if self._steps else "50mV fixed",
             verify_ms=round(VERIFY_INTERVAL_S * 1000),
             shunt_ohm=SHUNT_OHM,
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.fast_bench import (
@@ -20,6 +20,7 @@ from benchmarks.fast_bench import (
     VOLTAGE_TYPE,
     VOLTS,
     FastBench,
+    Ramp,
     Taken,
 )
 from measurements import PowerSample
@@ -99,21 +100,24 @@ class Result:
             self.lost_s[kind] += values
 
 
+def in_volts(sample: PowerSample, meter: str) -> float | None:
+    """Return what one meter read for a sample, in the volts at its leads."""
+    value = value_of(sample, meter)
+    return value * SHUNT_OHM if value is not None and meter == "current" else value
+
+
 def value_of(sample: PowerSample, meter: str) -> float | None:
     """Return what one meter contributed to a sample."""
     return sample.voltage_v if meter == "voltage" else sample.current_a
 
 
-def wrong_values(taken: Taken) -> list[str]:
+def wrong_values(taken: Taken, truths: Mapping[str, Ramp]) -> list[str]:
     """Return what is wrong with a sample: nothing, if each of its values is what was true when it was asked for."""
     sample = taken.sample
     from_mono_s = sample.start_mono_s - HOLD_S
     to_mono_s = min(taken.counted_mono_s, sample.start_mono_s + REPLY_WITHIN_S)
-    wrong = []
-    if sample.voltage_v is not None and not VOLTS.had(sample.voltage_v, from_mono_s, to_mono_s):
-        wrong.append("voltage")
-    if sample.current_a is not None and not SHUNT_VOLTS.had(sample.current_a * SHUNT_OHM, from_mono_s, to_mono_s):
-        wrong.append("current")
+    values = {meter: value for meter in METERS if (value := in_volts(sample, meter)) is not None}
+    wrong = [meter for meter, value in values.items() if not truths[meter].had(value, from_mono_s, to_mono_s)]
     if sample.power_kw is not None:
         product_kw = (sample.voltage_v or math.nan) * (sample.current_a or math.nan) / 1000
         if not math.isclose(sample.power_kw, product_kw, rel_tol=1e-9):
@@ -127,7 +131,7 @@ def judge(bench: FastBench, episodes: Sequence[Episode], ended_mono_s: float, se
     taken = sorted(bench.taken, key=lambda each: each.sample.start_mono_s)
     result.samples = len(taken)
     for each in taken:
-        judge_sample(each, episodes, result, seed)
+        judge_sample(each, episodes, bench.truths, result, seed)
     for episode, following in itertools.pairwise([*episodes, None]):
         assert episode is not None
         until_mono_s = following.began_mono_s if following else ended_mono_s
@@ -136,13 +140,15 @@ def judge(bench: FastBench, episodes: Sequence[Episode], ended_mono_s: float, se
     return result
 
 
-def judge_sample(taken: Taken, episodes: Sequence[Episode], result: Result, seed: int) -> None:
+def judge_sample(
+    taken: Taken, episodes: Sequence[Episode], truths: Mapping[str, Ramp], result: Result, seed: int
+) -> None:
     """Note what is wrong with a sample, and in which episode."""
-    for meter in wrong_values(taken):
+    for meter in wrong_values(taken, truths):
         start_mono_s = taken.sample.start_mono_s
         episode = next((e for e in reversed(episodes) if e.began_mono_s <= start_mono_s), None)
         strikes = episode.strikes if episode else ()
-        if episode is not None and meter != "power" and _held_and_unknowable(taken, meter, episode):
+        if episode is not None and meter != "power" and _held_and_unknowable(taken, meter, truths[meter], episode):
             result.stale += 1
             continue
         result.wrong["+".join(sorted({strike.kind for strike in strikes})) or "no fault"] += 1
@@ -156,16 +162,15 @@ def judge_sample(taken: Taken, episodes: Sequence[Episode], result: Result, seed
         )
 
 
-def _held_and_unknowable(taken: Taken, meter: str, episode: Episode) -> bool:
+def _held_and_unknowable(taken: Taken, meter: str, truth: Ramp, episode: Episode) -> bool:
     """Return whether a wrong value is what the meter showed when it was put in hold, not longer ago than it may be."""
     start_mono_s = taken.sample.start_mono_s
     for strike in episode.strikes:
         held_mono_s = episode.began_mono_s + strike.at_s
         since_s = start_mono_s - held_mono_s
         if strike.kind == "hold" and strike.meter == meter and 0 <= since_s <= STALE_AFTER_S + 1.0:
-            value, truth = value_of(taken.sample, meter) or 0.0, VOLTS if meter == "voltage" else SHUNT_VOLTS
-            value *= 1.0 if meter == "voltage" else SHUNT_OHM
-            return truth.had(value, held_mono_s - HOLD_S, held_mono_s + _PRESSED_WITHIN_S)
+            value = in_volts(taken.sample, meter)
+            return value is not None and truth.had(value, held_mono_s - HOLD_S, held_mono_s + _PRESSED_WITHIN_S)
     return False
 
 
