@@ -10,8 +10,9 @@ At the end every reported mean must lie among the samples of its interval.
 
 Then, at the day's own speed, faults at the current meter alone, to see what they do to the other one's due times.
 
-Two things nobody could know: a reading in hold is stale without a sign of it until ``xdm_stale_after``, which is counted
-apart; and without serial numbers a third meter may stand in the place of the right one, which is left out of that leg.
+Two things nobody could know: a reading in hold is stale without a sign of it until ``xdm_stale_after``, which is
+counted apart; and without serial numbers a third meter may stand in the place of the right one, which is left out of
+that leg.
 """
 
 from __future__ import annotations
