@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 _RETRY_AFTER_S = (0.5, 1.0, 2.0, 5.0)  # from one attempt's begin to the next one's; the last one again and again
 _RETRY_AFTER_AT_LEAST_S = 0.5
 _HEARTBEAT_S = 1.0
+_LOOK_WITHIN_S = 0.15
 FROZEN = "frozen"
 
 
@@ -48,6 +49,7 @@ class _Job:
     Neither of both is a look: whether the meter shows zeros, as it does after a change of its settings.
     """
 
+    asked_mono_s: float
     begun_mono_s: float | None = None
     verify: bool = False
 
@@ -56,7 +58,8 @@ class MeterReader(Worker):
     """Reads one meter on request. ``name`` is what the operator calls it: "voltage meter", "current meter".
 
     ``deliver`` is called from this thread with each ``Reading`` and ``Check``; ``on_ready`` whenever the meter has
-    become ready. ``steps``: the ranges it may change between.
+    become ready. ``again_within_s``: a meter that answers sooner is asked again, to confirm its reading. ``steps``: the
+    ranges it may change between.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class MeterReader(Worker):
         *,
         deliver: Callable[[Reading | Check], None],
         on_ready: Callable[[], None],
+        again_within_s: float = 0.1,
         stale_after_s: float = 30.0,
         steps: RangeSteps | None = None,
     ) -> None:
@@ -76,6 +80,7 @@ class MeterReader(Worker):
         self._configured_port = meter.port
         self._deliver = deliver
         self._on_ready = on_ready
+        self._again_within_s = again_within_s
         self._hold = HoldWatch(stale_after_s)
         self._stale_after_s = stale_after_s
         self._steps = steps
@@ -122,16 +127,16 @@ class MeterReader(Worker):
             if not self._ready or self._busy:
                 return False
             self._busy = True
-            self._jobs.put(_Job(begun_mono_s=begun_mono_s, verify=verify))
+            self._jobs.put(_Job(asked_mono_s=begun_mono_s, begun_mono_s=begun_mono_s, verify=verify))
             return True
 
     def look(self) -> None:
         """Have a look taken at the meter: if it shows a zero, the next readings do not count."""
-        self._put(_Job())
+        self._put(_Job(asked_mono_s=self.clock.mono_s()))
 
     def check(self) -> None:
         """Have the settings verified, without a reading."""
-        self._put(_Job(verify=True))
+        self._put(_Job(asked_mono_s=self.clock.mono_s(), verify=True))
 
     def verify_untouched(self) -> str | None:
         """Return why the meter's settings are not what they were set to, ``None`` if they are. Sets up nothing.
@@ -163,7 +168,7 @@ class MeterReader(Worker):
         elif job.verify:
             self._verify()
         else:
-            self._take_look()
+            self._take_look(job.asked_mono_s)
 
     def wake(self) -> None:
         """End a wait for requests and every wait of the driver."""
@@ -249,7 +254,7 @@ class MeterReader(Worker):
     def _read(self) -> tuple[float | None, Overload | None]:
         """Return the reading, or none and why it is beyond the range."""
         try:
-            return self.meter.read_val1_sure(), None
+            return self.meter.read_val1_sure(self._again_within_s), None
         except Overload as exc:
             return None, exc
 
@@ -291,9 +296,14 @@ class MeterReader(Worker):
         label = self.meter.range.label
         logger.info("%s: changes its range from %s to %s, as the current has changed", self.name, before, label)
 
-    def _take_look(self) -> None:
+    def _take_look(self, asked_mono_s: float) -> None:
+        """Look for zeros, and at the digits; not if the last sample took so long that it would delay the next one."""
+        if self.clock.mono_s() - asked_mono_s > _LOOK_WITHIN_S:
+            return
         try:
-            self.meter.look()
+            self._hold.is_held(self.meter.read_val1_raw(), self.clock.mono_s())
+        except Overload:
+            self._hold.forget()
         except XDM1041Error as exc:
             self._lose(exc)
 

@@ -43,6 +43,7 @@ _HEARTBEAT_S = 1.0
 _PUNCTUAL_AGAIN_AFTER_S = 3600.0
 _VERIFY_EACH_FROM_MS = 500  # at this sample interval and above, every sample has its settings check
 _GRACE_FOR_CHECKS_S = 0.5  # a live interval must reach the cloud within 1 s of its end
+_AGAIN_WITHIN_S, _AGAIN_WITHIN_FAST_S = 0.1, 0.02  # a meter that answers sooner is asked again to confirm
 _CHECK_EVERY_S = 2.0  # between due times that are far apart: so that a meter is ready again in time
 _VERIFY_UNTOUCHED_WITHIN_S = 5.0
 
@@ -219,6 +220,7 @@ class SerialPortReadWriter(Worker):
             self.clock,
             deliver=self._inbox.put,
             on_ready=self.wake,
+            again_within_s=_AGAIN_WITHIN_S if self._verify_each else _AGAIN_WITHIN_FAST_S,
             stale_after_s=self._stale_after_s,
             steps=steps,
         )

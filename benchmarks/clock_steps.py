@@ -234,10 +234,9 @@ def samples_of(meter: VirtualMeter) -> list[tuple[float, float]]:
 
     A sample's query is followed by the check of the settings, one of the settling is not.
     """
-    commands = [each for each in meter.received if each.text != "MEAS1:SHOW?"]
     asked = {
         command.mono_s
-        for command, following in itertools.pairwise(commands)
+        for command, following in itertools.pairwise(meter.received)
         if command.text == "MEAS1?" and following.text == "FUNC1?"
     }
     to_utc_s = CLOCK.utc_s() - CLOCK.mono_s()

@@ -98,7 +98,7 @@ def fill(folder: Path, intervals: int, ending_utc_s: float) -> float:
     return took_s / intervals * 1000
 
 
-def interval_after(clock: SimulatedClock) -> Interval:
+def interval_after(clock: Clock) -> Interval:
     """Return the interval that begins now."""
     end_mono_s = clock.mono_s() + _REPORT_S
     end_utc_ms = round((clock.utc_s() + _REPORT_S) * 1000)
@@ -141,6 +141,7 @@ def drain(folder: Path, url: str) -> dict[str, float]:
     started_mono_s = CLOCK.mono_s()
     outbox.recover()
     recovered_mono_s = CLOCK.mono_s()
+    outbox.open_interval(interval_after(CLOCK), clock_trusted=True)
     keeper = TimeKeeper(CLOCK, 600.0)
     client = AretasClient(url, USERNAME, PASSWORD, on_answer=keeper.heed_answer)
     uploader = AretasUploader(client, outbox, keeper, CLOCK, pause_s=0.0)

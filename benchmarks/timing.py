@@ -59,7 +59,7 @@ def fit(starts_mono_s: Sequence[float], interval_s: float) -> Grid:
 
 def sample_starts(stand: Stand, since_mono_s: float, interval_s: float) -> tuple[list[float], list[float]]:
     """Return when each sample started, and by how many ms the second meter was asked later than the first."""
-    voltage, current = (meter.queries_mono_s(since_mono_s) for meter in (stand.voltage, stand.current))
+    voltage, current = (meter.queries_mono_s(since_mono_s, interval_s) for meter in (stand.voltage, stand.current))
     starts_mono_s, apart_ms = [], []
     for mono_s in voltage:
         place = bisect.bisect_left(current, mono_s)
@@ -80,7 +80,7 @@ def drift_ms(starts_mono_s: Sequence[float], grid: Grid) -> float:
 
 def missed(meter: ObservedMeter, since_mono_s: float, interval_s: float) -> tuple[int, int]:
     """Return how many due times a meter was not asked at, while it was free and while its reply was outstanding."""
-    queries_mono_s, sent_mono_s = meter.queries_mono_s(since_mono_s), sorted(meter.sent_mono_s)
+    queries_mono_s, sent_mono_s = meter.queries_mono_s(since_mono_s, interval_s), sorted(meter.sent_mono_s)
     grid = fit(queries_mono_s, interval_s)
     asked = {grid.number(mono_s) for mono_s in queries_mono_s}
     free = outstanding = 0

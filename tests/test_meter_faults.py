@@ -13,12 +13,12 @@ import pytest
 
 from clock import Clock
 from measurements import PowerSample
-from simulator.faults import AnswerMode, Chunk, cut, replaced_by, split, spoilt
+from simulator.faults import AnswerMode, Chunk, cut, late, replaced_by, split, spoilt
 from simulator.meter import VirtualMeter
 from simulator.modes import Mode
 from simulator.ports import PtyPort
 from tests.rig import CURRENT_SERIAL, SHUNT_OHM, VOLTAGE_SERIAL, Rig, wait_for
-from tests.test_serial_port_read_writer import BOTH, Recording, sampling, settings_of
+from tests.test_serial_port_read_writer import BOTH, Recording, sampling, settings_of, wait_past_the_look
 
 SERIALS = {"xdm_voltage_serial": VOLTAGE_SERIAL, "xdm_current_serial": CURRENT_SERIAL}
 
@@ -323,6 +323,7 @@ def test_whatever_happens_to_one_reply_the_value_is_right_or_absent(tmp_path: Pa
         meter = rig.voltage if which == "voltage" else rig.current
         wait_for_more(buffer)
         for fault in faults:
+            wait_past_the_look()
             meter.faults.once(fault, to="MEAS1?")
             wait_for(lambda: not meter.faults.pending)
             wait_for_more(buffer, 1)
@@ -350,6 +351,22 @@ def test_a_meter_that_lost_its_power_with_its_port_is_set_up_again(tmp_path: Pat
         wait_for_more(buffer, 8, "current_a")
         rig.voltage_port.start()
         wait_for_more(buffer)
+    assert_right(buffer.samples)
+
+
+@pytest.mark.parametrize("sample_ms", [500, 5000])
+def test_a_meter_that_waits_for_a_conversion_before_it_answers_gives_every_sample(
+    tmp_path: Path, sample_ms: int
+) -> None:
+    with Rig(tmp_path) as rig:
+        rig.voltage.faults.always(late(0.3), to="MEAS1?")
+        with sampling(settings_of(rig, sample_ms)) as (sampler, buffer):
+            wait_for_more(buffer, 1)
+            before = len(buffer.samples)
+            wait_for_more(buffer, 3000 // sample_ms + 1)
+            assert len(buffer.having(*BOTH)) >= len(buffer.samples) - 1
+            assert len(buffer.samples) > before
+        assert not sampler.readers["voltage meter"].refused
     assert_right(buffer.samples)
 
 

@@ -71,14 +71,6 @@ class Identity:
     firmware: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
-    """What the display shows, and how much one step of its last digit is: V or A."""
-
-    value: float
-    step: float
-
-
 def _ranges(unit: str, *rows: tuple[str, str]) -> tuple[MeterRange, ...]:
     return tuple(
         MeterRange(number=number, label=label + unit, argument=argument, full_scale=float(argument))
@@ -157,8 +149,6 @@ RANGE = "RANGE?"
 RATE = "RATE?"
 
 _READING = re.compile(r"-?\d\.\d{6}E[+-]\d{2}")
-_SHOWN = re.compile(r"(?P<number>-?\d+\.\d+) ?(?P<prefix>[um]?)[VA](?:DC|AC)?", re.ASCII)
-_PREFIXES = {"": 1.0, "m": 1e-3, "u": 1e-6}
 _OVERLOAD = re.compile(r"-?1E\+0?9")
 _OK_NOISE = re.compile(rb"(?:n?OK(?:/n|[\r\n])*)+")
 _OVER_RANGE = 1.2  # a manual range ends at 1.1 times its name; what is further out never came from this range
@@ -223,15 +213,6 @@ def parse_reading(text: str, meter_range: MeterRange | None) -> float:
     if value == 0.0:
         raise Unsettled("the meter answers exactly zero: it has no finished conversion")
     return value
-
-
-def parse_shown(text: str) -> Shown | None:
-    """Return what the display shows, ``-00.107mVDC``, in V or A; ``None`` if it is no such number."""
-    match = _SHOWN.fullmatch(text)
-    if match is None:
-        return None
-    unit = _PREFIXES[match["prefix"]]
-    return Shown(value=float(match["number"]) * unit, step=unit * 10.0 ** -len(match["number"].partition(".")[2]))
 
 
 def parse_identity(text: str) -> Identity:

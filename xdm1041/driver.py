@@ -19,12 +19,11 @@ import logging
 import math
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 
 from clock import Clock
 
 from . import commands
-from .commands import Identity, Shown, XDM1041Mode, XDM1041Rate
+from .commands import Identity, XDM1041Mode, XDM1041Rate
 from .errors import (
     BrokenExchange,
     Interrupted,
@@ -48,9 +47,8 @@ _IDENTIFY_TRIES = 5  # the first question after power-on can go unanswered or co
 _AFTER_SET_S = 0.1  # time for the noise of the answer mode to come, so that it can be thrown away
 _AFTER_CONFIGURE_S = 0.2
 _SETTLE_POLL_S = 0.1
-_NEAR_STEPS = 2
-_STEPS = 50_000  # that a range has
-_CONFIRMED_WITHIN_S = 0.3  # less than one conversion: what is read later belongs to another moment
+_TOGETHER_S = 0.3  # less than one conversion: what is read later belongs to another moment
+_MISSING_S = 4.0  # for how long after its question a reply is waited for; a stall of 3 s has been seen
 
 
 class XDM1041:
@@ -86,7 +84,7 @@ class XDM1041:
         self._interrupted = threading.Event()
         self._set_up = False
         self._settled = False
-        self._tells_display = True
+        self._missing_until_mono_s = -math.inf
 
     @property
     def port(self) -> str:
@@ -207,29 +205,22 @@ class XDM1041:
         """
         return self._reading(self._ask(commands.MEASURE))
 
-    def read_val1_sure(self) -> float:
-        """Return the present reading, proof against a digit that is garbled into another and against a stale answer.
+    def read_val1_sure(self, again_within_s: float = 0.1) -> float:
+        """Return the present reading as two equal answers have it, or as the middle one of three has it.
 
-        It counts if the display shows the same within two of its steps. Else the middle one of three readings does:
-        a conversion may have ended in between. Blocks 10 ms, 4 s at most. Raises as ``read_val1_raw()``.
+        A digit that is garbled into another digit has the form of a reading, but is never the middle one; between two
+        answers a conversion may end. A meter whose first answer takes longer than ``again_within_s`` is believed at
+        once: some versions may wait for a conversion, and later answers would belong to another moment.
+        Blocks 10 ms, 3 s at most; raises as ``read_val1_raw()``.
         """
         started_mono_s = self._clock.mono_s()
-        value = self.read_val1_raw()
-        if self._is_confirmed(value):
-            return value
-        if self._clock.mono_s() - started_mono_s > _CONFIRMED_WITHIN_S:
-            raise ReplyTimeout("the meter answers too slowly for its reading to be confirmed")
-        return sorted((value, self.read_val1_raw(), self.read_val1_raw()))[1]
-
-    def look(self) -> None:
-        """Look whether the meter shows zeros, as it does after a change of its settings. Blocks 1 s at most.
-
-        Raises ``Unsettled`` if it does, ``BrokenExchange``, ``PortLost``. An overload is none of its business.
-        """
-        shown = self._shown()
-        if shown is None or shown.value == 0.0:
-            with suppress(Overload):
-                self.read_val1_raw()
+        first = self.read_val1_raw()
+        if self._clock.mono_s() - started_mono_s > again_within_s:
+            return first
+        second = self.read_val1_raw()
+        if second == first or self._clock.mono_s() - started_mono_s > _TOGETHER_S:
+            return first
+        return sorted((first, second, self.read_val1_raw()))[1]
 
     def read_val2_raw(self) -> float | None:
         """Return the reading of the second display in SI units, ``None`` if it is off. Blocks and raises likewise."""
@@ -304,7 +295,7 @@ class XDM1041:
         self._transport.open()
         if self._claim not in (None, device(self.port)):
             raise PortLost(f"{self.port} was plugged in anew while it was opened")
-        self._transport.drain()
+        self._drain()
         identity = self.test_conn(tries)
         known = self.serial_number or (self.identity.serial_number if self.identity else identity.serial_number)
         if identity.serial_number != known:
@@ -332,24 +323,6 @@ class XDM1041:
             self._settled = False
             raise
 
-    def _shown(self) -> Shown | None:
-        """Return what the display shows, ``None`` if that is no number. A meter that does not tell is asked once."""
-        if not self._tells_display:
-            return None
-        try:
-            return commands.parse_shown(self.read_val1_str())
-        except ReplyTimeout:
-            self._tells_display = False
-            raise
-
-    def _is_confirmed(self, value: float) -> bool:
-        """Return whether the display shows this too, or a second reading does where it does not tell."""
-        if not self._tells_display:
-            step = (self.range.full_scale if self.range else math.inf) / _STEPS
-            return abs(value - self.read_val1_raw()) <= _NEAR_STEPS * step
-        shown = self._shown()
-        return shown is not None and abs(value - shown.value) <= _NEAR_STEPS * shown.step
-
     def _is_zero(self, text: str) -> bool:
         try:
             commands.parse_reading(text, self.range)
@@ -366,8 +339,21 @@ class XDM1041:
             wanted = f"{self.mode.name} {self.range.label if self.range else ''} {self.rate.name.lower()}"
             raise SettingsDiffer(f"the meter answers {reply!r} to {question}, but should be set to {wanted}")
 
+    def _drain(self) -> None:
+        """Drain the line; if a reply is missing, until it has come or will not come any more."""
+        while b"\n" not in self._transport.drain() and self._clock.mono_s() < self._missing_until_mono_s:
+            self._pause(0.0)
+        self._missing_until_mono_s = -math.inf
+
     def _ask(self, question: str) -> str:
-        text = commands.reply_text(self._transport.query(question, _REPLY_TIMEOUT_S))
+        asked_mono_s = self._clock.mono_s()
+        try:
+            line = self._transport.query(question, _REPLY_TIMEOUT_S)
+        except ReplyTimeout:
+            if question != commands.IDENTIFY:  # a late answer to that one can do no harm
+                self._missing_until_mono_s = asked_mono_s + _MISSING_S
+            raise
+        text = commands.reply_text(line)
         if not text:
             raise ReplyMalformed(f"an empty line answers {question}")
         return text

@@ -164,26 +164,3 @@ def test_settings_read_back() -> None:
     assert commands.rate_matches("L", XDM1041Rate.SLOW)
     assert not commands.rate_matches("F", XDM1041Rate.SLOW)
     assert not commands.rate_matches("L", XDM1041Rate.FAST)
-
-
-@pytest.mark.parametrize(
-    ("text", "value", "step"),
-    [
-        ("-00.107mVDC", -107e-6, 1e-6),
-        ("-00.000mVDC", 0.0, 1e-6),
-        ("0.0000VDC", 0.0, 1e-4),
-        ("029.00 VDC", 29.0, 0.01),
-        ("0750.1VDC", 750.1, 0.1),
-        ("123.45uADC", 123.45e-6, 1e-8),
-    ],
-)
-def test_what_the_display_shows(text: str, value: float, step: float) -> None:
-    shown = commands.parse_shown(text)
-    assert shown is not None
-    assert shown.value == pytest.approx(value)
-    assert shown.step == pytest.approx(step)
-
-
-@pytest.mark.parametrize("text", ["overload", "269.22", "1,5VDC", "5KΩ", "open", "", "12VDC", "1.2.3VDC"])
-def test_what_the_display_shows_and_is_no_number(text: str) -> None:
-    assert commands.parse_shown(text) is None
