@@ -37,7 +37,7 @@ from simulator.battery import SHUNT_OHM, BatteryModel
 from simulator.cloud import Received
 from simulator.cloud_http import Exchange, lose_reply
 from store import NAME
-from tests.rig import Rig, run_daemon
+from tests.rig import Rig, run_daemon, samples_of
 
 _SAMPLE_MS = 100
 _EARLIEST_S = 1.0
@@ -206,8 +206,8 @@ class Killer:
         self.record.status = json.loads(run_daemon(rig.folder, "--status", "--json").stdout)
         self.record.received = rig.cloud.received
         self.record.served = {
-            VOLTAGE_TYPE: [(each.mono_s, each.value) for each in rig.voltage.served],
-            CURRENT_TYPE: [(each.mono_s, each.value / SHUNT_OHM) for each in rig.current.served],
+            VOLTAGE_TYPE: list(samples_of(rig.voltage, checked=False).items()),
+            CURRENT_TYPE: [(at, volts / SHUNT_OHM) for at, volts in samples_of(rig.current, checked=False).items()],
         }
 
 

@@ -9,7 +9,6 @@ through the pty and the waking of that thread, so every figure of time is an upp
 from __future__ import annotations
 
 import importlib
-import itertools
 import math
 import os
 import shutil
@@ -35,6 +34,7 @@ from simulator.cloud import VirtualCloud
 from simulator.cloud_http import Exchange
 from simulator.meter import VirtualMeter
 from simulator.ports import PtyPort
+from tests.rig import samples_of
 
 PROJECT = Path(__file__).resolve().parent.parent
 MAC = 123456789
@@ -73,9 +73,7 @@ _NEW_CERTIFICATE = (
     "-addext subjectAltName=IP:127.0.0.1"
 )
 _TLS_IDLE_S = 5.0
-_MEASURE, _FIRST_CHECK = "MEAS1?", "FUNC1?"
 _CHECKED_FROM_S = 0.5
-_AGAIN_WITHIN_S = 0.03
 _ENDS_WITHIN_S = 20.0
 _POLL_S = 0.05
 
@@ -101,35 +99,17 @@ class ObservedMeter(VirtualMeter):
         return data
 
     def queries_mono_s(self, since_mono_s: float, interval_s: float) -> list[float]:
-        """Return when each sample was asked for, in order: seconds, monotonic clock.
-
-        The daemon asks twice or three times for a sample. From 500 ms on it also asks shortly before each, which a
-        check of the settings does not follow.
-        """
-        if interval_s >= _CHECKED_FROM_S:
-            return sorted(mono_s for mono_s in self.samples() if mono_s > since_mono_s)
-        asked = [served.mono_s for served in self.served if served.mono_s > since_mono_s]
-        return [at for before, at in itertools.pairwise([-math.inf, *asked]) if at - before > _AGAIN_WITHIN_S]
+        """Return when each sample was asked for first, in order: seconds, monotonic clock."""
+        samples = samples_of(self, checked=interval_s >= _CHECKED_FROM_S)
+        return sorted(mono_s for mono_s in samples if mono_s > since_mono_s)
 
     def samples(self) -> dict[float, float]:
-        """Return the readings that were asked for as samples: when for the first time -> the value, in volts.
+        """Return the readings that were asked for as samples: when -> value, in volts.
 
-        The daemon asks for readings while it waits for the meter to settle, too. A sample's queries are followed by the
-        check of the settings; this holds at sample intervals of 500 ms and above. Two equal answers count, or the
-        middle one of three.
+        The daemon asks for readings while it waits for the meter to settle, too. A sample's query is followed by the
+        check of the settings; this holds at sample intervals of 500 ms and above.
         """
-        served = {each.mono_s: each.value for each in self.served}
-        samples: dict[float, float] = {}
-        run: list[float] = []
-        for command in self.received:
-            if command.text == _FIRST_CHECK and run:
-                samples[run[0]] = sorted(served[mono_s] for mono_s in run)[len(run) // 2]
-            near = command.text == _MEASURE and run and command.mono_s - run[-1] < _AGAIN_WITHIN_S * 3
-            if command.text != _MEASURE or command.mono_s not in served:
-                run = []
-            else:
-                run = [*run, command.mono_s] if near else [command.mono_s]
-        return samples
+        return samples_of(self, checked=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,8 @@ SHUNT_OHM = 0.0006667
 VOLTAGE_SERIAL, CURRENT_SERIAL = "22511040", "22511041"
 TYPES = {532: "V", 531: "A", 533: "kW"}
 
+_AGAIN_WITHIN_S = 0.04  # of the first query of a sample; the next sample is due after 50 ms at the earliest
+
 Sections = Mapping[str, Mapping[str, object]]
 
 
@@ -36,6 +38,25 @@ def wait_for(condition: Callable[[], object], *, within_s: float = 15.0, what: s
     while not condition():
         assert clock.mono_s() < deadline_mono_s, f"not within {within_s} s: {what or condition}"
         pause.wait(0.02)
+
+
+def samples_of(meter: VirtualMeter, *, checked: bool) -> dict[float, float]:
+    """Return the readings that were asked for as samples: when for the first time, by the monotonic clock -> the value.
+
+    A sample is asked for twice, and if the answers differ a third time; the middle one counts. ``checked``: those alone
+    that a check of the settings follows, which at 500 ms and above tells them from what is asked between samples.
+    """
+    served = {each.mono_s: each.value for each in meter.served}
+    samples: dict[float, float] = {}
+    run: list[float] = []
+    for command in meter.received:
+        if command.text == "MEAS1?" and command.mono_s in served:
+            run = [*run, command.mono_s] if run and command.mono_s - run[0] < _AGAIN_WITHIN_S else [command.mono_s]
+        if run and command.text == ("FUNC1?" if checked else "MEAS1?"):
+            samples[run[0]] = sorted(served[mono_s] for mono_s in run)[len(run) // 2]
+        if command.text != "MEAS1?":
+            run = []
+    return samples
 
 
 class Rig:

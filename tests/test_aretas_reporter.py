@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from aretas_reporter import AretasReporter, summary_text
 from averaging_buffer import AveragingBuffer
 from clock import Clock
-from measurements import Datum, Interval, IntervalSummary, PowerSample, Statistic
+from measurements import CURRENT, VOLTAGE, Datum, Interval, IntervalSummary, PowerSample, Statistic
 from store import NAME
 from tests.clocks import ManualClock, TrustedClock
 from tests.test_outbox import Box
@@ -134,6 +135,64 @@ def test_a_killed_run_s_interval_that_is_over_is_closed_with_its_own_end(tmp_pat
     assert make._interval is not None
     make._close(make._interval)
     assert [each.datum.data for each in outbox.lend(9)] == [50.0, 53.0]
+
+
+@pytest.mark.parametrize(("away_s", "boot"), [(0.2, "boot"), (100.0, "boot"), (100.0, "the next")])
+def test_what_was_not_verified_counts_by_the_first_check_after_the_restart_and_by_no_later_one(
+    tmp_path: Path, away_s: float, boot: str
+) -> None:
+    clock = ManualClock(utc_s=1_700_000_000.5)
+    make, _, outbox = reporter(clock, tmp_path)
+    make.open_first_interval()
+    clock.advance(0.5)
+    taken = PowerSample(
+        start_mono_s=clock.mono_s(), voltage_v=50.0, current_a=2.0, power_kw=0.1, unverified=(VOLTAGE, CURRENT)
+    )
+    outbox.journal([taken])
+    outbox.crash()
+    clock.advance(away_s)
+    clock.boot = boot
+    asked: list[set[str]] = []
+
+    def verify(meters: Collection[str]) -> dict[str, str | None]:
+        asked.append(set(meters))
+        return {VOLTAGE: None, CURRENT: "SettingsDiffer"}
+
+    for _ in range(2):  # killed again at once: by now the meters are set up, and any check of them would be good
+        outbox = Box(tmp_path, clock=clock, boot=boot)
+        make = AretasReporter(2000, AveragingBuffer(clock), outbox, TimeKeeper(clock, 600), clock, verify=verify)
+        make.open_first_interval()
+        outbox.crash()
+    outbox = Box(tmp_path, clock=clock, boot=boot)
+    make = AretasReporter(2000, AveragingBuffer(clock), outbox, TimeKeeper(clock, 600), clock, verify=verify)
+    make.open_first_interval()
+    assert make._interval is not None
+    clock.advance(make._interval.end_mono_s - clock.mono_s())
+    make._close(make._interval)
+    assert asked == [{VOLTAGE, CURRENT}]
+    assert [(each.datum.type, each.datum.data) for each in outbox.lend(9)] == [(532, 50.0)]
+
+
+def test_what_was_not_verified_is_refused_where_the_database_is_read_too_late_for_a_check(tmp_path: Path) -> None:
+    clock = ManualClock(utc_s=1_700_000_000.5)
+    make, _, outbox = reporter(clock, tmp_path)
+    make.open_first_interval()
+    clock.advance(0.5)
+    outbox.journal([PowerSample(start_mono_s=clock.mono_s(), voltage_v=50.0, unverified=(VOLTAGE,))])
+    outbox.crash()
+    clock.advance(10.0)
+    other = sqlite3.connect(tmp_path / NAME, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    make, _, outbox = reporter(clock, tmp_path)
+    make._verify = lambda meters: dict.fromkeys(meters)
+    make.open_first_interval()
+    other.execute("ROLLBACK")
+    other.close()
+    make._stop.set()
+    make.step()
+    assert outbox.is_recovered
+    assert outbox.lend(9) == []
+    assert outbox._ledger.counts["refused unverified"] == 1
 
 
 def test_a_shorter_report_interval_takes_effect_at_once_and_the_samples_count(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from simulator.cloud_http import Reply, never_answer
 from simulator.faults import cut
 from simulator.ports import TcpPort
 from tests.redis_server import RedisServer
-from tests.rig import MAC, PASSWORD, PROJECT, SHUNT_OHM, Rig, run_daemon, start_daemon, wait_for
+from tests.rig import MAC, PASSWORD, PROJECT, SHUNT_OHM, Rig, run_daemon, samples_of, start_daemon, wait_for
 from tests.serial_server import Rfc2217Server
 
 LOG_LINE = re.compile(
@@ -60,7 +60,7 @@ def test_every_report_is_the_mean_of_what_the_meters_served(tmp_path: Path) -> N
         for end_utc_ms, values in sorted(rig.arrived().items())[1:-1]:
             end_mono_s = end_utc_ms / 1000 - offset_s
             served = [
-                [each.value for each in meter.served if end_mono_s - 2 < each.mono_s <= end_mono_s]
+                [volts for at, volts in samples_of(meter, checked=True).items() if end_mono_s - 2 < at <= end_mono_s]
                 for meter in (rig.voltage, rig.current)
             ]
             amperes = [volts / SHUNT_OHM for volts in served[1]]

@@ -21,10 +21,9 @@ from sampling_setup import shift_clear_of_boundary_s
 from serial_port_read_writer import SerialPortReadWriter
 from settings import Settings, load_settings
 from simulator.faults import doubled, late, lost, replaced_by, with_the_next
-from simulator.meter import VirtualMeter
 from simulator.modes import Mode
 from simulator.modes import Rate as SimulatedRate
-from tests.rig import SHUNT_OHM, Rig, wait_for
+from tests.rig import SHUNT_OHM, Rig, samples_of, wait_for
 from xdm1041 import XDM1041, XDM1041Mode
 
 
@@ -56,12 +55,6 @@ def settings_of(rig: Rig, sample_ms: int, xdm: Mapping[str, object] | None = Non
     return load_settings(
         rig.configure({"XDM": {"xdm_verify_interval": 300, **(xdm or {})}}, sample_ms=sample_ms, report_ms=10_000)
     )
-
-
-def first_queries(meter: VirtualMeter) -> list[float]:
-    """When each sample was asked for: every reading is asked for twice or three times."""
-    asked = [command.mono_s for command in meter.received if command.text == "MEAS1?"]
-    return [at for before, at in itertools.pairwise([0.0, *asked]) if at - before > 0.03]
 
 
 def wait_past_the_look() -> None:
@@ -102,7 +95,7 @@ def test_the_meters_are_asked_at_the_same_moment_and_on_time(tmp_path: Path) -> 
         settings = settings_of(rig, 100)
         with sampling(settings) as (sampler, buffer):
             wait_for(lambda: len(buffer.samples) >= 30)
-    asked = [first_queries(meter)[-20:] for meter in (rig.voltage, rig.current)]
+    asked = [list(samples_of(meter, checked=False))[-20:] for meter in (rig.voltage, rig.current)]
     assert statistics.median(abs(a - b) for a, b in zip(*asked, strict=True)) < 0.005
     steps = [after - before for before, after in itertools.pairwise(asked[0])]
     assert statistics.median(steps) == pytest.approx(0.1, abs=0.005)
