@@ -230,7 +230,7 @@ class FastBench:
                         clock=self.clock,
                         seed=number,
                         noise_steps=_NOISE_STEPS,
-                        served_limit=1000,
+                        served_limit=20_000,
                         gain=_gain(*right_indices),
                     ),
                     link=folder / name,
