@@ -37,6 +37,14 @@ class RangeSetting:
     auto: bool
 
 
+Gain = Callable[[Mode, RangeSetting, Rate], float]
+"""By what a reading differs from the truth in a mode, range and speed: 1.0 is a perfect meter."""
+
+
+def _true_gain(_mode: Mode, _setting: RangeSetting, _rate: Rate) -> float:
+    return 1.0
+
+
 class Converter:
     """Turns the quantity at the leads into a held reading, one conversion after the other."""
 
@@ -48,12 +56,14 @@ class Converter:
         noise_steps: float,
         period_s: Mapping[Rate, float],
         auto_returns_to_mv: bool,
+        gain: Gain = _true_gain,
     ) -> None:
         self._quantity = quantity
         self._seed = seed
         self._noise_steps = noise_steps
         self._period_s = period_s
         self._auto_returns_to_mv = auto_returns_to_mv
+        self._gain = gain
         self.mode = Mode.DCV
         self.setting = RangeSetting(index=_FIRST_VOLTS_RANGE, auto=True)
         self.rate = Rate.SLOW
@@ -98,7 +108,8 @@ class Converter:
         self._done += 1
         chance = random.Random(f"{self._seed}/{self._phases}/{self._done}")
         step = self.mode.ranges[self.setting.index].step
-        value = self._at_leads(mono_s) + chance.gauss(0.0, 1.0) * self._noise_steps * step
+        gain = self._gain(self.mode, self.setting, self.rate)
+        value = gain * self._at_leads(mono_s) + chance.gauss(0.0, 1.0) * self._noise_steps * step
         if self._unsettled:
             value += chance.choice((-1.0, 1.0)) * chance.uniform(*_TRANSIENT_STEPS) * step
             self._unsettled = False

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 
@@ -84,14 +85,44 @@ def spoilt(garbage: bytes = GARBAGE, *, at: int = 0) -> Fault:
     return lambda reply: (Chunk(data=reply[:at] + garbage + reply[at:]),)
 
 
+def front_lost(count: int = 1) -> Fault:
+    """The first ``count`` bytes do not come, the rest does: of a negative reading, for one, the sign."""
+    return lambda reply: (Chunk(data=reply[count:]),)
+
+
+def garbled(at: int, count: int = 1) -> Fault:
+    """``count`` bytes from byte number ``at`` on have all their bits turned round; the line end stays whole."""
+
+    def strike(reply: bytes) -> tuple[Chunk, ...]:
+        text = reply.removesuffix(LINE_END)
+        noise = bytes(byte ^ 0xFF for byte in text[at : at + count])
+        return (Chunk(data=text[:at] + noise + text[at + count :] + LINE_END),)
+
+    return strike
+
+
+def digit_changed(number: int, by: int = 1) -> Fault:
+    """Digit ``number`` (from 0, round and round) is another one: the reply looks as good as before."""
+
+    def strike(reply: bytes) -> tuple[Chunk, ...]:
+        places = [place for place, byte in enumerate(reply) if chr(byte).isdigit()]
+        if not places:
+            return (Chunk(data=reply),)
+        at = places[number % len(places)]
+        digit = b"%d" % ((int(reply[at : at + 1]) + by) % 10)
+        return (Chunk(data=reply[:at] + digit + reply[at + 1 :]),)
+
+    return strike
+
+
 def wrong_baud(data: bytes) -> bytes:
     """Return what is read when the two ends disagree on the baud rate: as many bytes, none of them ASCII."""
     return bytes(0x80 | (byte * 5 & 0x7F) for byte in data)
 
 
-@dataclass(slots=True, kw_only=True)
-class _Armed:
-    """A fault, the command it waits for (None: any) and how many times it is left (None: for ever)."""
+@dataclass(slots=True, kw_only=True, eq=False)
+class Armed:
+    """A fault that waits for replies to the command ``to`` (None: to any), ``left`` times (None: for ever)."""
 
     fault: Fault
     to: str | None
@@ -108,18 +139,28 @@ class Faults:
         self.garbles_sent = False
         """Wrong baud rate from the meter."""
         self._lock = threading.Lock()
-        self._armed: list[_Armed] = []
+        self._armed: list[Armed] = []
         self._kept_back = b""
 
     def once(self, fault: Fault, *, to: str | None = None, times: int = 1) -> None:
         """Apply ``fault`` to the next ``times`` replies, or the next ones to the command ``to`` (as sent, any case)."""
-        with self._lock:
-            self._armed.insert(self._permanent_from(), _Armed(fault=fault, to=to, left=times))
+        self.arm(fault, to=to, times=times)
 
     def always(self, fault: Fault, *, to: str | None = None) -> None:
         """Apply ``fault`` to every reply, or every reply to the command ``to``. One armed by ``once`` goes first."""
+        self.arm(fault, to=to)
+
+    def arm(self, fault: Fault, *, to: str | None = None, times: int | None = None) -> Armed:
+        """Do as ``once`` does, or without ``times`` as ``always``; return what ``disarm`` takes."""
+        armed = Armed(fault=fault, to=to, left=times)
         with self._lock:
-            self._armed.append(_Armed(fault=fault, to=to, left=None))
+            self._armed.insert(len(self._armed) if times is None else self._permanent_from(), armed)
+        return armed
+
+    def disarm(self, armed: Armed) -> None:
+        """Take back one fault, whether it has struck or not."""
+        with self._lock, suppress(ValueError):  # it has struck as often as it was to
+            self._armed.remove(armed)
 
     def clear(self) -> None:
         """Mend the wire: no fault is armed any more, answer mode and both garbles are off."""

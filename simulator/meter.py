@@ -14,6 +14,7 @@ order of questions: faults and, if ``serves_in_slot_order``, the firmware itself
 from __future__ import annotations
 
 import heapq
+import itertools
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 
 from clock import Clock
 
-from .converter import Converter
+from .converter import Converter, Gain, RangeSetting
 from .faults import LINE_END, Chunk, Faults
 from .firmware_loop import STEADY, Command, LineReceiver, MainLoop, Timing
 from .instrument import Instrument, Reply
@@ -53,6 +54,7 @@ class VirtualMeter:
     ``quantity(mono_s)`` is what its leads see at a moment of the monotonic clock: volts in a DC voltage mode; the same
     number is taken as amperes when the meter is in a DC current mode. In AC it reads zero, elsewhere an open circuit.
     ``noise_steps`` is the noise's standard deviation in display steps of the present range; 0 makes readings exact.
+    ``gain`` gives the meter an error of its own in each mode, range and speed: a reading shows how it was taken.
     A new meter has just been switched on and has booted: DC volts, AUTO, rate S.
     """
 
@@ -67,6 +69,7 @@ class VirtualMeter:
         noise_steps: float = 1.0,
         timing: Timing | None = None,
         served_limit: int = 100_000,
+        gain: Gain = lambda _mode, _setting, _rate: 1.0,
     ) -> None:
         self.clock = clock or Clock()
         self.faults = Faults()
@@ -81,6 +84,7 @@ class VirtualMeter:
             noise_steps=noise_steps,
             period_s=self._timing.conversion_period_s,
             auto_returns_to_mv=firmware.auto_returns_to_mv,
+            gain=gain,
         )
         identity = f"OWON,XDM1041,{serial_number},{firmware.version},3"
         self._instrument = Instrument(converter, firmware, identity, self.clock.mono_s())
@@ -173,6 +177,32 @@ class VirtualMeter:
         with self._lock:
             self._instrument.converter.frozen = False
 
+    def lock(self) -> None:
+        """Lock the front panel, as some other program's SYST:REM does: keys do nothing until SYST:LOC."""
+        with self._lock:
+            self._instrument.remote = True
+
+    @property
+    def identity(self) -> str:
+        """What it answers to ``*IDN?``; a copied flash memory gives two meters the same (section 2)."""
+        return self._instrument.identity
+
+    @identity.setter
+    def identity(self, text: str) -> None:
+        with self._lock:
+            self._instrument.identity = text
+
+    @property
+    def setting(self) -> RangeSetting:
+        """The range it is in now, and whether it may change that by itself."""
+        return self._instrument.converter.setting
+
+    def say(self, data: bytes) -> None:
+        """Send bytes that nobody asked for."""
+        with self._lock:
+            self._send(self.clock.mono_s(), (Chunk(data=data),))
+        self.on_output()
+
     def stall(self, for_s: float) -> None:
         """Answer nothing for ``for_s`` seconds from now, then all that fits in the ten slots, at once (section 4.6)."""
         with self._lock:
@@ -230,3 +260,27 @@ class VirtualMeter:
         for chunk in chunks:
             self._sent += 1
             heapq.heappush(self._outbox, (mono_s + (chunk.delay_s or 0.0), self._sent, chunk.data))
+
+
+class Chatterbox(VirtualMeter):
+    """Another kind of device on the port: deaf, it says a line of its own every ``every_s`` seconds, for ever."""
+
+    def __init__(self, *lines: bytes, every_s: float = 0.1, clock: Clock | None = None) -> None:
+        super().__init__(lambda _mono_s: 0.0, clock=clock)
+        self._lines = itertools.cycle(lines)
+        self._every_s = every_s
+        self._due_mono_s = self.clock.mono_s()
+
+    def feed(self, data: bytes) -> None:
+        """Hear nothing."""
+
+    def take_due(self) -> bytes:
+        """Return the line that is due, if one is; those missed are skipped."""
+        if self.clock.mono_s() < self._due_mono_s:
+            return b""
+        self._due_mono_s = self.clock.mono_s() + self._every_s
+        return next(self._lines)
+
+    def next_due_mono_s(self) -> float | None:
+        """Return when the next line is due."""
+        return self._due_mono_s

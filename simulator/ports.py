@@ -24,6 +24,7 @@ from typing import Self
 from .meter import VirtualMeter
 
 if sys.platform != "win32":
+    import fcntl
     import tty
 
 HAS_PTYS = sys.platform != "win32"
@@ -31,6 +32,7 @@ HAS_PTYS = sys.platform != "win32"
 _CHUNK_BYTES = 4096
 _LONGEST_WAIT_S = 60.0
 _LOOPBACK = "127.0.0.1"
+_NOBODY_MAY_WRITE = "/proc/sys/kernel/osrelease"  # refused to root as well, to whom a file's mode means nothing
 
 
 class Line(ABC):
@@ -155,12 +157,16 @@ class PtyPort(Port):
 
     With ``link`` the port has a name of its own choice, a symbolic link that comes and goes with it; change ``link``
     while it is unplugged and it returns under another name. Without, the system chooses a name each time.
+    ``forbidden``, changed while it is unplugged, makes it return as a port that nobody may open; it needs a link.
     """
 
     def __init__(self, meter: VirtualMeter, *, link: Path | None = None) -> None:
         super().__init__(meter)
         self.link = link
+        self.forbidden = False
         self._path = ""
+        self._held = False
+        self._line: _PtyLine | None = None
 
     @property
     def path(self) -> str:
@@ -172,21 +178,37 @@ class PtyPort(Port):
         """The same as ``path``."""
         return self.path
 
+    @property
+    def held(self) -> bool:
+        """Whether another program holds the port, so that nobody else can open it; may be changed at any time.
+
+        Raises ``BlockingIOError`` when it is plugged in and the daemon holds it.
+        """
+        return self._held
+
+    @held.setter
+    def held(self, held: bool) -> None:
+        if self._line is not None:
+            self._line.hold(held)
+        self._held = held
+
     def _open(self) -> Line:
         master, slave = os.openpty()
-        line = _PtyLine(master, slave)
+        self._line = line = _PtyLine(master, slave)
+        line.hold(self._held)
         self._path = os.ttyname(slave)
         if self.link is not None:
             try:
                 if self.link.is_symlink():  # left behind by a run that was killed
                     self.link.unlink()
-                self.link.symlink_to(self._path)
+                self.link.symlink_to(_NOBODY_MAY_WRITE if self.forbidden else self._path)
             except OSError:
                 line.close()
                 raise
         return line
 
     def _vanish(self) -> None:
+        self._line = None
         if self.link is not None:
             self.link.unlink(missing_ok=True)
 
@@ -198,6 +220,10 @@ class _PtyLine(Line):
         self._master, self._slave = master, slave
         tty.setraw(slave)
         os.set_blocking(master, False)
+
+    def hold(self, held: bool) -> None:
+        """Hold the port as a program with pyserial's ``exclusive=True`` does, or let it go."""
+        fcntl.flock(self._slave, fcntl.LOCK_EX | fcntl.LOCK_NB if held else fcntl.LOCK_UN)
 
     def waits_on(self) -> list[int]:
         return [self._master]

@@ -9,6 +9,12 @@ import pytest
 from tests.test_outbox import BOXES
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the ports of real meters, for ``tests/hardware``."""
+    for name in ("voltage", "current"):
+        parser.addoption(f"--{name}-port", metavar="PORT", help=f"a real {name} meter, for tests/hardware")
+
+
 @pytest.fixture(autouse=True)
 def _close_databases() -> Iterator[None]:
     yield

@@ -9,7 +9,10 @@ from simulator.faults import (
     AnswerMode,
     Fault,
     cut,
+    digit_changed,
     doubled,
+    front_lost,
+    garbled,
     late,
     lost,
     replaced_by,
@@ -33,6 +36,11 @@ READING = b"1.250000E-02\r\n"
         (replaced_by("NAN"), b"NAN\r\n"),
         (spoilt(), GARBAGE + READING),
         (spoilt(b"\x00", at=3), b"1.2\x0050000E-02\r\n"),
+        (front_lost(), b".250000E-02\r\n"),
+        (garbled(2, 3), b"1.\xcd\xca\xcf000E-02\r\n"),
+        (garbled(11, 5), b"1.250000E-0\xcd\r\n"),
+        (digit_changed(1), b"1.350000E-02\r\n"),
+        (digit_changed(8, by=9), b"1.250000E-01\r\n"),
     ],
 )
 def test_a_fault_strikes_once_and_the_next_reply_is_whole(bench: Bench, fault: Fault, wire: bytes) -> None:
@@ -106,3 +114,21 @@ def test_the_record_tells_what_went_out_and_whether_it_was_intact(bench: Bench) 
         ("1.250000E-02", False),
         ("1.250000E-02", True),
     ]
+
+
+def test_a_fault_can_be_taken_back_before_it_strikes_and_after(bench: Bench) -> None:
+    faults = bench.meter.faults
+    lasting, single, other = faults.arm(lost()), faults.arm(lost(), times=1), faults.arm(lost(), to="FUNC1?", times=1)
+    faults.disarm(single)
+    faults.disarm(single)
+    assert bench.send("MEAS1?") == b""
+    faults.disarm(lasting)
+    assert bench.send("MEAS1?") == READING
+    assert bench.send("FUNC1?", "FUNC1?") == b'"VOLT"\r\n'
+    faults.disarm(other)
+    assert faults.pending == 0
+
+
+def test_a_digit_changes_only_where_there_is_one(bench: Bench) -> None:
+    bench.meter.faults.always(digit_changed(0))
+    assert bench.send("FUNC?") == b'"VOLT"\r\n'

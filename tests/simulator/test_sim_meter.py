@@ -257,3 +257,47 @@ def test_two_meters_with_the_same_seed_and_calls_say_the_same_bytes() -> None:
     said = first.send(*lines)
     assert said == second.send(*lines)
     assert len(re.findall(rb"\r\n", said)) == 50
+
+
+# -- bad luck -------------------------------------------------------------------------------------------------------
+
+
+def test_a_locked_panel_does_nothing_until_it_is_unlocked(bench: Bench) -> None:
+    bench.meter.lock()
+    bench.meter.press(range_number=2)
+    assert bench.ask("RANGE?") == "50 mV"
+    bench.send("SYST:LOC")
+    bench.meter.press(range_number=2)
+    assert bench.ask("RANGE?") == "500 mV"
+
+
+def test_two_meters_may_have_the_same_identity(bench: Bench) -> None:
+    assert bench.meter.identity == "OWON,XDM1041,22511040,V4.0.0,3"
+    bench.meter.identity = "OWON,XDM1041,22511041,V4.0.0,3"
+    assert bench.ask("*IDN?") == "OWON,XDM1041,22511041,V4.0.0,3"
+
+
+def test_it_can_say_what_nobody_asked_for_and_tell_whom_it_may_wake(bench: Bench) -> None:
+    rung: list[bool] = []
+    bench.meter.on_output = lambda: rung.append(True)
+    bench.meter.say(b"-")
+    assert rung == [True]
+    assert bench.meter.take_due() == b"-"
+
+
+def test_a_gain_of_its_own_shows_in_which_range_and_speed_a_reading_was_taken() -> None:
+    clock = ManualClock()
+    meter = VirtualMeter(
+        lambda _mono_s: 0.02,
+        clock=clock,
+        noise_steps=0.0,
+        timing=Timing(busy_windows=False),
+        gain=lambda _mode, setting, rate: 1.0 + setting.index + (0.5 if setting.auto or rate is Rate.FAST else 0.0),
+    )
+    for command, value in (("CONF:VOLT:DC 50E-3", 0.02), ("RATE F", 0.03), ("RANGE 2", 0.05)):
+        meter.feed(f"{command}\n".encode())
+        clock.advance(2.0)
+        meter.take_due()
+        meter.feed(b"MEAS1?\n")
+        clock.advance(0.1)
+        assert float(meter.take_due()) == pytest.approx(value)

@@ -16,7 +16,7 @@ import pytest
 import serial
 
 from simulator.faults import replaced_by, split, with_the_next
-from simulator.meter import POWER_ON_BYTES, STEADY, Timing, VirtualMeter
+from simulator.meter import POWER_ON_BYTES, STEADY, Chatterbox, Timing, VirtualMeter
 from simulator.ports import HAS_PTYS, Port, PtyPort, TcpPort, make_port
 
 _ROOT = Path(__file__).parents[2]
@@ -178,6 +178,40 @@ def test_a_link_never_replaces_a_file(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError):
         PtyPort(VirtualMeter(lambda _mono_s: 0.0), link=taken).start()
     assert taken.read_text() == "data"
+
+
+@pytest.mark.skipif(not HAS_PTYS, reason="no ptys on this system")
+def test_a_port_can_be_held_by_another_program_and_be_let_go(tmp_path: Path) -> None:
+    with PtyPort(VirtualMeter(lambda _mono_s: 0.0, timing=STEADY), link=tmp_path / "ttyUSB1") as port:
+        port.unplug()
+        port.held = True
+        port.plug_in()
+        with pytest.raises(serial.SerialException, match="exclusively lock"):
+            serial.Serial(port.path, exclusive=True)
+        port.held = False
+        with serial.Serial(port.path, exclusive=True), pytest.raises(BlockingIOError):
+            port.held = True
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a file that root may not write is a thing of Linux")
+def test_a_port_can_be_forbidden_even_to_root(tmp_path: Path) -> None:
+    port = PtyPort(VirtualMeter(lambda _mono_s: 0.0, timing=STEADY), link=tmp_path / "ttyUSB1")
+    port.forbidden = True
+    with port:
+        with pytest.raises(serial.SerialException, match="Permission denied"):
+            serial.Serial(port.path)
+        port.unplug()
+        port.forbidden = False
+        port.plug_in()
+        with _open(port) as device:
+            assert _ask(device, b"*IDN?") == _IDENTITY
+
+
+def test_another_device_on_the_port_talks_without_being_asked() -> None:
+    with make_port(Chatterbox(b"T=21.5\r\n", b"T=21.6\r\n", every_s=0.02)) as port, _open(port) as device:
+        device.write(b"*IDN?\n")
+        came = device.read_until(b"T=21.6\r\nT=21.5\r\nT=21.6\r\n")
+        assert set(came.splitlines()[1:]) == {b"T=21.5", b"T=21.6"}
 
 
 def test_a_tcp_port_keeps_its_url() -> None:
