@@ -104,9 +104,9 @@ KEYS = (
     Key("XDM", "xdm_wire_log", log_path, None, "the file that every byte of the meters is written to"),
     Key("SERIAL", "sample_interval", whole(50, 3_600_000, _milliseconds), "5000", "how often the meters are read"),
     Key("API", "report_interval", whole(1_000, 86_400_000, _milliseconds), "30000", "how often is reported"),
-    Key("API", "voltage_type", whole(0), "532", "the sensor type of the voltage"),
-    Key("API", "current_type", whole(0), "531", "the sensor type of the current"),
-    Key("API", "power_type", whole(0), "533", "the sensor type of the power"),
+    Key("API", "voltage_type", whole(0, 2_147_483_647), "532", "the sensor type of the voltage"),
+    Key("API", "current_type", whole(0, 2_147_483_647), "531", "the sensor type of the current"),
+    Key("API", "power_type", whole(0, 2_147_483_647), "533", "the sensor type of the power"),
     Key("API", "upload_batch", whole(1, 10_000), "500", "how many readings go in one request"),
     Key("API", "upload_pause_ms", whole(0, 60_000, _milliseconds), "250", "the pause between two of them"),
     Key("STORE", "store_max_mb", whole(1, 1_000_000), "500", "how large the database may become"),
@@ -116,12 +116,12 @@ KEYS = (
     Key("REDIS", "redis_enable", _boolean, "False", "whether the latest values go to a Redis server"),
     Key("REDIS", "redis_host", host, "localhost", "where it runs"),
     Key("REDIS", "redis_port", whole(1, 65_535), "6379", "its TCP port"),
-    Key("REDIS", "redis_db", whole(0), "0", "the number of its database"),
+    Key("REDIS", "redis_db", whole(0, 1_000_000), "0", "the number of its database"),
     Key("REDIS", "redis_tls", _boolean, "False", "whether the connection is encrypted"),
     Key("REDIS", "auth_redis", _boolean, None, "whether the password is sent"),
     Key("REDIS", "redis_username", str, None, "the user name at the server"),
     Key("REDIS", "redis_authpw", str, None, "the password of the server", secret=True),
-    Key("REDIS", "redis_ttl", whole(0, unit=_seconds), "0", "when stale values vanish"),
+    Key("REDIS", "redis_ttl", whole(0, 1_000_000_000, _seconds), "0", "when stale values vanish"),
 )
 
 # (section, spelling) -> key

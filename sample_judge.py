@@ -7,6 +7,7 @@ and ends.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -18,7 +19,7 @@ from state_log import StateLog
 
 logger = logging.getLogger(__name__)
 
-SWAPPED, IMPLAUSIBLE = "swapped", "implausible"
+SWAPPED, IMPLAUSIBLE, NOT_FINITE = "swapped", "implausible", "not finite"
 
 
 class SampleJudge:
@@ -42,8 +43,14 @@ class SampleJudge:
         if self._may_be_swapped(sample, refusals.get(CURRENT)):
             reasons[VOLTAGE] = SWAPPED
         for name, value, unit in ((VOLTAGE, sample.voltage_v, "V"), (CURRENT, sample.current_a, "A")):
-            if value is not None and name not in reasons and self._is_implausible(name, value, unit):
+            if value is None or name in reasons:
+                continue
+            if not math.isfinite(value):
+                reasons[name] = NOT_FINITE  # only a customised do_fetch_params makes such a number
+            elif self._is_implausible(name, value, unit):
                 reasons[name] = IMPLAUSIBLE
+        if sample.power_kw is not None and not math.isfinite(sample.power_kw):
+            sample = replace(sample, power_kw=None)
         if VOLTAGE in reasons:
             sample = replace(sample, voltage_v=None, power_kw=None)
         if CURRENT in reasons:

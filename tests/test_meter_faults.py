@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,9 @@ from typing import Any
 import pytest
 
 from clock import Clock
-from measurements import PowerSample
+from measurements import CURRENT, VOLTAGE, PowerSample
+from reading_checks import Limits
+from sample_judge import SampleJudge
 from simulator.faults import AnswerMode, Chunk, cut, late, replaced_by, split, spoilt
 from simulator.meter import VirtualMeter
 from simulator.modes import Mode
@@ -128,6 +131,15 @@ def test_readings_beyond_the_limits_are_refused_and_counted_and_never_clipped(
     refused = [sample.refused for sample in buffer.samples if sample.refused]
     assert set(refused) == {("implausible",)}
     assert len(warnings(caplog, "limits")) == 2
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_no_number_after_customising_is_refused_and_counted(value: float) -> None:
+    judge = SampleJudge({VOLTAGE: Limits(), CURRENT: Limits()}, Clock(), watch_swaps=False)
+    sample = PowerSample(start_mono_s=1.0, voltage_v=52.0, current_a=value, power_kw=value)
+    assert judge.judge(sample, {}) == PowerSample(start_mono_s=1.0, voltage_v=52.0, refused=("not finite",))
+    sample = PowerSample(start_mono_s=1.0, voltage_v=52.0, current_a=1.0, power_kw=value)
+    assert judge.judge(sample, {}) == PowerSample(start_mono_s=1.0, voltage_v=52.0, current_a=1.0)
 
 
 def test_an_overloaded_shunt_steps_the_range_up_and_a_calm_one_back(

@@ -309,6 +309,8 @@ REFUSED = [
     ("DEFAULT", "self_mac", "١٢٣", "digits only"),
     ("DEFAULT", "self_mac", "9223372036854775808", "too large"),
     ("DEFAULT", "self_mac", "9" * 5000, "too large"),
+    ("API", "power_type", "2147483648", "2147483647"),
+    ("REDIS", "redis_ttl", "99999999999999999999", "1000000000"),
     ("DEFAULT", "API_USERNAME", "username", "still the example's value"),
     ("DEFAULT", "API_PASSWORD", "password", "still the example's value"),
     ("DEFAULT", "API_PASSWORD", "changeme", "still the example's value"),
