@@ -26,7 +26,8 @@ from clock import Clock
 from ledger import Tally
 from measurements import Datum, Interval, IntervalSummary, PowerSample
 from outbox import Outbox
-from state_log import StateLog, duration_text
+from report_lines import Outage, summary_text
+from state_log import StateLog
 from tables import LeftOpen, Lent
 from time_keeper import TimeKeeper, Verdict, end_utc_ms
 from worker import Worker
@@ -244,7 +245,7 @@ class AretasUploader(Worker):
         self._unregistered: dict[int, float] = {}  # MAC -> when to try it again
         self._newest_tried = -1
         self._ask_again_mono_s = -math.inf
-        self._outage = _Outage(clock)
+        self._outage = Outage(clock)
 
     def step(self) -> None:
         """Wait for readings, send one batch, and wait as long as its outcome asks for."""
@@ -406,41 +407,6 @@ class AretasUploader(Worker):
         return min(max(wait_s, retry_after_s or 0.0), _LONGEST_RETRY_S)
 
 
-class _Outage:
-    """Sums up an outage in one line, once everything that waited has been delivered."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._since_mono_s: float | None = None
-        self._ended_mono_s: float | None = None
-        self._queued = 0
-        self._lost = 0
-
-    def begin(self, tally: Tally) -> None:
-        """Note a failure."""
-        if self._since_mono_s is None:
-            self._since_mono_s = self._clock.mono_s()
-            self._lost = tally.dropped + tally.rejected
-        self._ended_mono_s = None
-
-    def delivered(self, tally: Tally) -> None:
-        """Note a delivery."""
-        if self._since_mono_s is None:
-            return
-        now_mono_s = self._clock.mono_s()
-        if self._ended_mono_s is None:
-            self._ended_mono_s, self._queued = now_mono_s, tally.waiting
-        if tally.waiting == 0:
-            logger.info(
-                "cloud: after an outage of %s, %d readings had queued, %d were lost; all are delivered after %s",
-                duration_text(self._ended_mono_s - self._since_mono_s),
-                self._queued,
-                tally.dropped + tally.rejected - self._lost,
-                duration_text(now_mono_s - self._ended_mono_s),
-            )
-            self._since_mono_s = None
-
-
 def _settled(left: LeftOpen | None, verify: Callable[[Collection[str]], Mapping[str, str | None]]) -> LeftOpen | None:
     """Return what was left open without the values of meters that are not found as they were set."""
     meters = {meter for each in left.samples for meter in each.unverified} if left is not None else set()
@@ -453,23 +419,3 @@ def _settled(left: LeftOpen | None, verify: Callable[[Collection[str]], Mapping[
             sample = sample.settled(meter, verdicts.get(meter, "unverified"))
         samples.append(sample)
     return replace(left, samples=samples)
-
-
-def summary_text(summary: IntervalSummary) -> str:
-    """Return an interval's line for the operator: ``52.1134 V, -20.4132 A, -1.0638 kW (6 samples)``."""
-    quantities = (
-        ("V", "voltage", summary.voltage_v, 4),
-        ("A", "current", summary.current_a, 4),
-        ("kW", "power", summary.power_kw, 5),
-    )
-    parts = [
-        f"no {name}" if statistic is None else f"{statistic.mean:.{digits}f} {unit}"
-        for unit, name, statistic, digits in quantities
-    ]
-    counts = {unit: statistic.count for unit, _, statistic, _ in quantities if statistic is not None}
-    if len(set(counts.values())) > 1:
-        samples = ", ".join(f"{count} {unit}" for unit, count in counts.items()) + " samples"
-    else:
-        count = next(iter(counts.values()), 0)
-        samples = f"{count} sample{'' if count == 1 else 's'}"
-    return f"{', '.join(parts)} ({samples})"

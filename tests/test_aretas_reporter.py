@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aretas_reporter import AretasReporter, summary_text
+from aretas_reporter import AretasReporter
 from averaging_buffer import AveragingBuffer
 from clock import Clock
 from measurements import CURRENT, VOLTAGE, Datum, Interval, IntervalSummary, PowerSample, Statistic
+from report_lines import summary_text
 from store import NAME
 from tests.clocks import ManualClock, TrustedClock
 from tests.test_outbox import Box
