@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 _NAME = "power_monitor.lock"
 _PROGRAM = "backend_daemon.py"
+_TRIES, _TRY_AGAIN_AFTER_S = 11, 0.05
 _TOOLS = frozenset({"--find-meters", "--check", "--zero"})  # they end soon: a daemon that is started waits for them
 
 
@@ -41,9 +43,10 @@ class InstanceLock:
         self._file: IO[str] | None = None
 
     def acquire(self, ports: Iterable[str]) -> None:
-        """Take the lock and look for other daemons on these ports. Raises ``HeldByAnother``. Never blocks.
+        """Take the lock and look for other daemons on these ports. Raises ``HeldByAnother``.
 
-        Where the folder cannot be written there is no lock, and a warning.
+        Blocks 0.5 s at most: a tool that only asks who has the lock holds it itself for an instant. Where the folder
+        cannot be written there is no lock, and a warning.
         """
         for port in ports:
             for holder in holders(port):
@@ -54,7 +57,7 @@ class InstanceLock:
         except OSError as exc:
             logger.warning("no lock against a second daemon can be made: %s", exc)
             return
-        if not _lock(file):
+        if not _lock_patiently(file):
             file.seek(0)
             process = file.read().strip() or "unknown"
             file.close()
@@ -71,6 +74,11 @@ class InstanceLock:
             with suppress(OSError):
                 self._file.close()
             self._file = None
+
+
+def _lock_patiently(file: IO[str]) -> bool:
+    pause = threading.Event()
+    return any(_lock(file) or pause.wait(_TRY_AGAIN_AFTER_S) for _ in range(_TRIES))
 
 
 def _lock(file: IO[str]) -> bool:
@@ -113,7 +121,7 @@ def holders(port: str) -> Iterator[Holder]:
 def running_daemon(folder: Path) -> str | None:
     """Return the number of the process that is the daemon of a folder, ``None`` if there is none. Never blocks.
 
-    For an instant it takes the lock itself: a daemon that is started in this very instant would refuse to start.
+    For an instant it takes the lock itself: a daemon that is started in this very instant waits for it.
     """
     try:
         with (folder / _NAME).open(encoding="ascii") as file:
