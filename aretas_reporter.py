@@ -92,7 +92,7 @@ class AretasReporter(Worker):
         if left is None:
             self._begin(fresh, verdict)
         elif left.boot_id != self.clock.boot_id():
-            self._outbox.close_left_open(left, summarise(left.samples), fresh)
+            self._close_what_is_over(left, fresh)
             self._interval = fresh
             self._buffer.open(fresh)
         elif now_mono_s < left.interval.end_mono_s:
@@ -119,7 +119,23 @@ class AretasReporter(Worker):
         if left is None:
             self._outbox.open_interval(interval, clock_trusted=verdict.trusted)
         else:
-            self._outbox.close_left_open(left, summarise(left.samples), interval)
+            self._close_what_is_over(left, interval)
+
+    def _close_what_is_over(self, left: LeftOpen, following: Interval) -> None:
+        """Close the interval that was left open, and the one behind it that has a sample already."""
+        own = [each for each in left.samples if each.start_mono_s <= left.interval.end_mono_s]
+        self._outbox.close_left_open(replace(left, samples=own), summarise(own), following)
+        later = left.samples[len(own) :]
+        if later:
+            behind = replace(left, interval=self._next_of(left.interval), samples=later)
+            self._outbox.close_left_open(behind, summarise(later), following)
+
+    def _next_of(self, interval: Interval) -> Interval:
+        return Interval(
+            start_mono_s=interval.end_mono_s,
+            end_mono_s=interval.end_mono_s + self._interval_ms / 1000,
+            end_utc_ms=interval.end_utc_ms + self._interval_ms,
+        )
 
     def _close_left_open(self, left: LeftOpen, fresh: Interval, verdict: Verdict) -> None:
         """Close the interval that has ended since it was left open, and the next ones that have samples already."""
@@ -129,11 +145,7 @@ class AretasReporter(Worker):
             samples = samples[len(own) :]
             following = fresh
             if samples:
-                following = Interval(
-                    start_mono_s=interval.end_mono_s,
-                    end_mono_s=interval.end_mono_s + self._interval_ms / 1000,
-                    end_utc_ms=interval.end_utc_ms + self._interval_ms,
-                )
+                following = self._next_of(interval)
             ended = self._stamped(interval, verdict)
             self._outbox.close_interval(summarise(own), ended, following, clock_trusted=verdict.trusted)
             interval = following
@@ -301,7 +313,8 @@ class AretasUploader(Worker):
         wait_s = self._attempt(partial(self._send, lent, live), lent)
         if wait_s is None:
             wait_s = 0.0 if live else self._pause_s
-            self._grow()
+            if not live:
+                self._grow()
             self._outage.delivered(self._outbox.tally())
             self._outbox.note("last_delivery", {"utc_ms": math.floor(self.clock.utc_s() * 1000)})
         return wait_s
@@ -326,7 +339,8 @@ class AretasUploader(Worker):
         except (BatchTooLarge, TryLater) as exc:
             if isinstance(exc, BatchTooLarge) and len(lent) > 1:
                 return self._too_large(len(lent), exc)
-            self._batch = min(self._largest_batch, max(_SMALLEST_BATCH, self._batch // 2))  # for a slow link
+            self._batch = max(min(self._batch, _SMALLEST_BATCH), self._batch // 2)  # for a slow link
+            self._newest_tried = -1  # it is the probe
             retry_after_s = exc.retry_after_s if isinstance(exc, TryLater) else None
             return self._failed(
                 "unreachable", f"{exc}; readings are kept and sent later", self._backoff_s(retry_after_s)
@@ -350,11 +364,11 @@ class AretasUploader(Worker):
         """Deliver a batch; set a reading aside that is refused by itself. The newest interval is halved at once."""
         try:
             self._client.send_batch([each.datum for each in lent])
-        except ReadingsRefused as exc:
-            if len(lent) == 1:
+        except (ReadingsRefused, BatchTooLarge) as exc:
+            if len(lent) == 1 and isinstance(exc, ReadingsRefused):
                 self._refusals.failed("refused", f"{lent[0].datum.as_wire()} is refused and set aside: {exc}")
                 self._outbox.settle_rejected(lent, str(exc))
-            elif live:
+            elif live and len(lent) > 1:
                 for half in (lent[: len(lent) // 2], lent[len(lent) // 2 :]):
                     self._send(half, live)
             else:

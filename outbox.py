@@ -110,8 +110,7 @@ class Outbox:
         held = sum(each.waiting.bit_count() for each in tables.held(cursor))
         waiting, newest_utc_ms = tables.count_waiting(cursor), tables.newest_end_utc_ms(cursor)
         number, counts = tables.next_number(cursor), tables.counts(cursor)
-        if not self._pending.records:
-            self._next_number = number
+        self._next_number = max(self._next_number, number) if self._pending.records else number
         self._timestamps.newest_utc_ms = max(self._timestamps.newest_utc_ms, newest_utc_ms)
         self._ledger.add(counts, waiting, held)
         self._pending.counts.update(self._ledger.counts)
@@ -150,9 +149,10 @@ class Outbox:
         ``sync_interval_s`` for its confirmation. Never fails.
         """
         with self._changed:
+            may_be_left_open = not self._loaded and math.isinf(self._closed_mono_s)  # with samples of an earlier run
             self._closed_mono_s = ended.end_mono_s
             self._forget(ended.end_mono_s)
-            journaled = self._disk.journaled_to_mono_s > ended.start_mono_s
+            journaled = may_be_left_open or self._disk.journaled_to_mono_s > ended.start_mono_s
             return self._close(summary, ended, following, self._boot_id, clock_trusted, journaled)
 
     def close_left_open(self, left: LeftOpen, summary: IntervalSummary, following: Interval) -> None:
@@ -162,8 +162,8 @@ class Outbox:
         """
         with self._changed:
             interval, in_doubt = left.interval, not left.clock_trusted
+            last_mono_s = max((each.start_mono_s for each in left.samples), default=interval.start_mono_s)
             if in_doubt or interval.end_utc_ms / 1000 > self._clock.utc_s():
-                last_mono_s = max((each.start_mono_s for each in left.samples), default=interval.end_mono_s)
                 early_ms = max(0, math.ceil((interval.end_mono_s - last_mono_s) * 1000))
                 interval = replace(
                     interval,
@@ -171,7 +171,7 @@ class Outbox:
                     end_utc_ms=interval.end_utc_ms - early_ms,
                 )
             own_boot = left.boot_id == self._boot_id
-            self._forget(interval.end_mono_s if own_boot else math.inf)  # of this boot nothing is in the journal yet
+            self._forget(last_mono_s if own_boot else math.inf)  # the samples of this run are not in the journal yet
             self._close(summary, interval, following, left.boot_id, left.clock_trusted, bool(left.samples))
 
     def stamp(self, offset_s: float) -> None:
@@ -315,8 +315,11 @@ class Outbox:
         if (oldest := self._pending.oldest_droppable(self._on_loan_to)) is not None:
             del self._pending.records[oldest.number]
             self._disk.tied.discard(oldest.number)
+            if oldest.number in self._disk.uncertain:
+                self._pending.deleted.add(oldest.number)
             why = "the database cannot be used and no more fits in memory"
-            self._room.give_up(oldest.waiting.bit_count(), why, held=oldest.end_utc_ms is None)
+            if oldest.waiting:
+                self._room.give_up(oldest.waiting.bit_count(), why, held=oldest.end_utc_ms is None)
 
     def _stamp(self, interval: Record | Held, offset_s: float) -> None:
         """Give an interval that is held back its end, or set its readings aside if nobody can tell it."""

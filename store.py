@@ -72,6 +72,10 @@ class StoreUnavailable(StoreError):
     """It cannot be read or written now: the disk is full or read-only, or fails."""
 
 
+class StoreUncertain(StoreUnavailable):
+    """It failed at the last moment: nobody can tell yet whether what was to be written is there."""
+
+
 class StoreCorrupt(StoreError):
     """It is no database of ours, or a damaged one. It has been moved aside; the next attempt begins a new one."""
 
@@ -102,10 +106,19 @@ class Store:
                 cursor = connection.cursor()
                 yield cursor
                 cursor.close()
-                connection.execute("COMMIT")
+                self._commit(connection)
             finally:
-                if connection.in_transaction:
+                if self._connection is not None and connection.in_transaction:
                     connection.execute("ROLLBACK")
+
+    def _commit(self, connection: sqlite3.Connection) -> None:
+        try:
+            connection.execute("COMMIT")
+        except sqlite3.OperationalError as exc:
+            if _primary_code(exc) != sqlite3.SQLITE_IOERR:
+                raise
+            self._drop_connection()
+            raise StoreUncertain(str(exc)) from exc
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Cursor]:
@@ -131,6 +144,8 @@ class Store:
                 connection.close()
 
     def _open(self) -> sqlite3.Connection:
+        if self._connection is not None and not self.path.exists():
+            self._restore(self._connection)
         if self._connection is None:
             connection = sqlite3.connect(
                 self.path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
@@ -143,7 +158,19 @@ class Store:
             self._connection = connection
         return self._connection
 
+    def _restore(self, connection: sqlite3.Connection) -> None:
+        """Write the file again that somebody has deleted: as long as it is open its content is still there."""
+        logger.critical(
+            "the database %s was deleted while it is in use: it is written again, nothing is lost", self.path
+        )
+        connection.execute("VACUUM INTO ?", [str(self.path)])
+        self._drop_connection()
+        for suffix in ("-wal", "-shm"):
+            with suppress(OSError):
+                Path(f"{self.path}{suffix}").unlink()
+
     def _prepare(self, connection: sqlite3.Connection) -> None:
+        connection.text_factory = lambda text: text.decode("utf-8", "replace")  # one bad byte is no reason to stop
         connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA journal_size_limit = {4 * 1024 * 1024}")
@@ -164,6 +191,10 @@ class Store:
                 raise StoreCorrupt(str(exc)) from exc
             self._drop_connection()
             raise StoreUnavailable(str(exc)) from exc
+        except UnicodeDecodeError as exc:  # sqlite3 cannot even say what is wrong: the bad bytes are in its message
+            damage = sqlite3.DatabaseError(f"text that cannot be read: {exc}")
+            self._move_aside(damage)
+            raise StoreCorrupt(str(damage)) from exc
         except (sqlite3.Error, OSError) as exc:
             self._drop_connection()
             raise StoreUnavailable(str(exc)) from exc
@@ -195,7 +226,12 @@ class Store:
 
 
 def _is_corrupt(exc: sqlite3.DatabaseError) -> bool:
-    code = getattr(exc, "sqlite_errorcode", None)
-    primary = code & 0xFF if isinstance(code, int) else None
     missing = isinstance(exc, sqlite3.OperationalError) and str(exc).startswith(("no such table", "no such column"))
-    return primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or missing  # another program's database
+    return (
+        _primary_code(exc) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or missing
+    )  # another program's database
+
+
+def _primary_code(exc: sqlite3.DatabaseError) -> int | None:
+    code = getattr(exc, "sqlite_errorcode", None)
+    return code & 0xFF if isinstance(code, int) else None

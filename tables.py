@@ -201,7 +201,7 @@ def insert_rejected(cursor: sqlite3.Cursor, rejected: Iterable[tuple[Datum, str]
     """Set readings aside, each with the reason, if they are not there yet; the newest 10,000 are kept."""
     cursor.executemany(
         "INSERT INTO rejected SELECT ?1, ?2, ?3, ?4, ?5 WHERE NOT EXISTS "
-        "(SELECT 1 FROM rejected WHERE mac = ?1 AND type = ?2 AND end_utc_ms = ?3)",
+        "(SELECT 1 FROM rejected WHERE mac = ?1 AND type = ?2 AND end_utc_ms = ?3 AND data = ?4)",
         [(each.mac, each.type, each.timestamp_utc_ms, each.data, message) for each, message in rejected],
     )
     cursor.execute("DELETE FROM rejected WHERE rowid <= (SELECT max(rowid) - 10000 FROM rejected)")

@@ -39,4 +39,8 @@ class Timestamps:
         return utc_ms
 
     def _is_taken(self, utc_ms: int) -> bool:
-        return self._disk.pending.uses(utc_ms) or bool(self._disk.read(lambda cursor: tables.is_taken(cursor, utc_ms)))
+        """Where the database cannot be read, a whole second may be taken: planned ends are whole seconds."""
+        if self._disk.pending.uses(utc_ms):
+            return True
+        taken = self._disk.read(lambda cursor: tables.is_taken(cursor, utc_ms))
+        return utc_ms % 1000 == 0 if taken is None else taken

@@ -18,7 +18,7 @@ import tables
 from clock import Clock
 from measurements import Datum, Interval, PowerSample
 from state_log import StateLog
-from store import Store, StoreCorrupt, StoreError
+from store import Store, StoreCorrupt, StoreError, StoreUncertain
 from tables import Record
 
 logger = logging.getLogger(__name__)
@@ -94,8 +94,9 @@ class Unwritten:
         )
 
     def oldest_droppable(self, after: int) -> Record | None:
-        """Return the oldest interval that only memory has, newer than number ``after``."""
-        return next((each for each in self.records.values() if each.number > after), None)
+        """Return the interval to give up first: one that is settled, else the oldest newer than number ``after``."""
+        settled = (each for each in self.records.values() if not each.waiting)
+        return next(settled, None) or next((each for each in self.records.values() if each.number > after), None)
 
     def held(self) -> Sequence[Record]:
         """Return the intervals whose end is not known yet, oldest first."""
@@ -115,6 +116,8 @@ class WriteBehind:
         """The newest sample of this boot that is on disk."""
         self.tied: set[int] = set()
         """Intervals that are closed, but on disk only as an open one with samples."""
+        self.uncertain: set[int] = set()
+        """Intervals of which nobody can tell whether they are on disk."""
         self.store = store
         self._boot_id = boot_id
         self._clock = clock
@@ -140,16 +143,23 @@ class WriteBehind:
                 self.pending.write(cursor, self._boot_id)
         except StoreError as exc:
             self._retry_mono_s = now_mono_s + _RETRY_AFTER_S
+            if isinstance(exc, StoreUncertain):
+                self._note_journaled()
+                self.uncertain.update(self.pending.records)
             self.trouble(exc)
             return
-        samples = self.pending.samples
-        self.journaled_to_mono_s = max((each.start_mono_s for each in samples), default=self.journaled_to_mono_s)
+        self._note_journaled()
         self.pending.clear()
         self.tied.clear()
+        self.uncertain.clear()
         self.usable, self._retry_mono_s = True, -math.inf
         if synced:
             self._synced_mono_s = self._clock.mono_s()
         self._state.well("is used again, nothing that was kept in memory is lost")
+
+    def _note_journaled(self) -> None:
+        starts = (each.start_mono_s for each in self.pending.samples)
+        self.journaled_to_mono_s = max(starts, default=self.journaled_to_mono_s)
 
     def read(self, read: Callable[[sqlite3.Cursor], _T]) -> _T | None:
         """Return what ``read`` finds in the database, ``None`` if it cannot be read."""
@@ -167,6 +177,7 @@ class WriteBehind:
             self.pending.forget_what_the_database_had()
             self.journaled_to_mono_s = -math.inf
             self.tied.clear()
+            self.uncertain.clear()
             self._on_lost()
         self._state.failed(
             type(exc).__name__,

@@ -25,7 +25,7 @@ _SHORT = {
     if mishap.lasts_s[0] <= _LONGEST_S
 }
 _SEEDS = {(500, True): 454, (500, False): 29, (100, True): 553}  # between them they draw every kind
-_SPEED = 25.0
+_SPEED = 8.0  # a stall of 20 ms of this computer is 0.16 s of the bench: half of what the judge allows
 
 
 @pytest.fixture(autouse=True)

@@ -31,7 +31,9 @@ def assert_right(samples: list[PowerSample], *, volts: float = 52.0, shunt_volts
     for sample in samples:
         assert sample.voltage_v is None or sample.voltage_v == pytest.approx(volts, abs=0.1)
         assert sample.current_a is None or sample.current_a == pytest.approx(shunt_volts / SHUNT_OHM, abs=0.015)
-        assert (sample.power_kw is None) == (sample.voltage_v is None or sample.current_a is None)
+        if sample.power_kw is not None:  # there may be none: on a busy computer the two were not asked together
+            assert sample.voltage_v is not None
+            assert sample.current_a is not None
 
 
 def wait_for_more(buffer: Recording, count: int = 2, *quantities: str, within_s: float = 20.0) -> None:

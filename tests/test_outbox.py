@@ -15,7 +15,7 @@ from clock import Clock
 from ledger import Tally
 from measurements import Device, Interval, IntervalSummary, PowerSample, Statistic
 from outbox import Limits, Outbox
-from store import MIGRATIONS, NAME, Store, StoreTooNew, StoreUnavailable
+from store import MIGRATIONS, NAME, Store, StoreTooNew, StoreUncertain
 from tests.clocks import ManualClock
 
 DEVICE = Device(mac=77, voltage_type=532, current_type=531, power_type=533)
@@ -316,7 +316,7 @@ class _Fragile(Store):
         self.synced.append(synced)
         if self.fails_after_commit:
             self.fails_after_commit = False
-            raise StoreUnavailable("disk I/O error")
+            raise StoreUncertain("disk I/O error")
 
 
 def fragile(folder: Path, clock: ManualClock) -> tuple[Box, _Fragile]:
@@ -437,7 +437,8 @@ def test_a_database_that_is_locked_at_the_start_is_left_as_it_is_until_it_is_kno
     box.open_interval(interval(201), clock_trusted=True)
     box.journal([PowerSample(start_mono_s=200.5, voltage_v=51.0)])
     box.close_number(201, 202)
-    assert [each.datum.timestamp_utc_ms for each in box.lend(9)] == [201_000, 202_000]
+    # The database may have samples of an interval with the end of the first one: that waits.
+    assert [each.datum.timestamp_utc_ms for each in box.lend(9)] == [202_000]
     box.settle_delivered(box.lend(1))
     assert box.tally() == Tally(made=2, delivered=1, waiting=1)
     store.failing = False
@@ -449,7 +450,7 @@ def test_a_database_that_is_locked_at_the_start_is_left_as_it_is_until_it_is_kno
     assert (left.interval, [each.start_mono_s for each in left.samples]) == (interval(101), [100.5])
     box.close_left_open(left, summary(50.0), interval(204))
     assert box.tally() == Tally(made=104, delivered=1, waiting=103)
-    assert sorted(box.waiting()) == [*range(1, 102), 202, 203]
+    assert sorted(box.waiting()) == [*range(1, 102), 201, 203]
     box.crash()
     assert Box(tmp_path).tally() == Tally(made=104, delivered=1, waiting=103)
     assert "ledger" not in caplog.text
