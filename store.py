@@ -80,6 +80,10 @@ class StoreCorrupt(StoreError):
     """It is no database of ours, or a damaged one. It has been moved aside; the next attempt begins a new one."""
 
 
+class DamagedRow(sqlite3.DatabaseError):
+    """A row holds what this program never writes: for those who read rows to raise; it leaves as ``StoreCorrupt``."""
+
+
 class StoreTooNew(StoreError):
     """A newer version of this program made it. Nothing is changed in it."""
 
@@ -227,9 +231,8 @@ class Store:
 
 def _is_corrupt(exc: sqlite3.DatabaseError) -> bool:
     missing = isinstance(exc, sqlite3.OperationalError) and str(exc).startswith(("no such table", "no such column"))
-    return (
-        _primary_code(exc) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or missing
-    )  # another program's database
+    damaged = _primary_code(exc) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or isinstance(exc, DamagedRow)
+    return damaged or missing  # what is missing: another program's database
 
 
 def _primary_code(exc: sqlite3.DatabaseError) -> int | None:

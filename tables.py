@@ -5,12 +5,14 @@ Nothing is kept here and nothing decided: what the rows mean is the outbox's bus
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from measurements import Datum, Device, Interval, IntervalSummary, PowerSample, Statistic
+from store import DamagedRow
 
 _BITS = (1, 2, 4)  # of V, A, kW in ``interval.waiting``
 
@@ -114,7 +116,10 @@ def count_waiting(cursor: sqlite3.Cursor) -> int:
 
 def counts(cursor: sqlite3.Cursor) -> Counter[str]:
     """Return the counters of the ledger."""
-    return Counter(dict(cursor.execute("SELECT name, value FROM counter").fetchall()))
+    rows = cursor.execute("SELECT name, value FROM counter").fetchall()
+    if not all(isinstance(value, int) for _, value in rows):
+        raise DamagedRow("a counter is no number")
+    return Counter(dict(rows))
 
 
 def write_counts(cursor: sqlite3.Cursor, counters: Mapping[str, int]) -> None:
@@ -177,7 +182,13 @@ def _sendable_from(cursor: sqlite3.Cursor, device: int, start: int, limit: int) 
         "WHERE waiting != 0 AND interval.device = ? AND interval.id >= ? AND end_utc_ms IS NOT NULL "
         "ORDER BY interval.id LIMIT ?",
         [device, start, limit],
-    )
+    ).fetchall()
+    for number, waiting, end_utc_ms, _mac, *pairs in rows:
+        if not (isinstance(waiting, int) and isinstance(end_utc_ms, int)):
+            raise DamagedRow(f"interval {number} has no time, or nobody can tell what of it waits")
+        values = [value for bit, value in zip(_BITS, pairs[::2], strict=True) if waiting & bit]
+        if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in values):
+            raise DamagedRow(f"interval {number} has a reading that is no number")
     return [
         Lent(
             interval=number,
@@ -234,7 +245,10 @@ def read_open_interval(cursor: sqlite3.Cursor) -> LeftOpen | None:
 
 def newest_end_utc_ms(cursor: sqlite3.Cursor) -> int:
     """Return the newest timestamp there is, 0 if there is none."""
-    return int(cursor.execute("SELECT coalesce(max(end_utc_ms), 0) FROM interval").fetchone()[0])
+    newest = cursor.execute("SELECT coalesce(max(end_utc_ms), 0) FROM interval").fetchone()[0]
+    if not isinstance(newest, int):
+        raise DamagedRow("the end of an interval is no number")
+    return newest
 
 
 def is_taken(cursor: sqlite3.Cursor, end_utc_ms: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -276,3 +277,29 @@ def test_what_is_dropped_from_memory_is_not_in_the_database_either(
     box.close_number(6)
     assert "ledger" not in caplog.text
     assert box.tally().dropped == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(f"interval SET voltage = {value} WHERE id = 1" for value in ("NULL", "9e999", "'x'", "x'00'")),
+        "interval SET end_utc_ms = 'x' WHERE id = 1",
+        "interval SET waiting = 'x' WHERE id = 1",
+        "counter SET value = 'x'",
+    ],
+)
+def test_a_cell_that_is_damaged_stops_nothing(tmp_path: Path, change: str) -> None:
+    box = Box(tmp_path)
+    box.close_number(1, 2)
+    box.crash()
+    connection = sqlite3.connect(tmp_path / NAME)
+    connection.execute(f"UPDATE {change}")
+    connection.commit()
+    connection.close()
+    clock, box, client, send = uploader(tmp_path, lambda _number, _data: None)
+    for number in (3, 4):
+        box.close_number(number)
+        for _ in range(4):
+            clock.advance(1.0 + send.send_once())
+    assert 4000 in [each.timestamp_utc_ms for each in client.got]
+    assert list(tmp_path.glob("*.corrupt-*"))
