@@ -34,7 +34,6 @@ fi
 
 service=$name${instance:+@$instance}.service
 data=/var/lib/powermonitor${instance:+-$instance}
-user=$(systemctl show --property=User --value "$service" 2>/dev/null) || user=
 
 if systemctl cat "$service" >/dev/null 2>&1; then
   systemctl disable --quiet --now "$service" || say "$service could not be stopped, see above; going on" >&2
@@ -56,7 +55,8 @@ systemctl reset-failed "$service" 2>/dev/null || true
 if [ -n "$purge" ]; then
   rm -rf "$data"
   say "configuration, database and log in $data are removed"
-  if [ -z "$left" ] && [ "$user" = powermonitor ] && ! ls -d /var/lib/powermonitor* >/dev/null 2>&1; then
+  if [ -z "$left" ] && getent passwd powermonitor >/dev/null &&
+    ! ls -d /var/lib/powermonitor* >/dev/null 2>&1; then
     userdel powermonitor
     say "the user powermonitor is removed"
   fi

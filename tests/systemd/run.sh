@@ -1,0 +1,152 @@
+#!/bin/sh
+# Proves the service under a real systemd: boots a clean Debian stable in a container, follows the README's chapters
+# "Installing" and "As a service" in it as written, and checks what they promise, with simulated meters and cloud.
+#   sudo sh tests/systemd/run.sh
+# Prints one line for each check, and the sums. Exit code 1 if one failed. Where it cannot run it says why, and ends with 0.
+# Installs debootstrap and systemd-container by apt-get if they are missing; all else is in folders that it removes.
+# The bare Debian and its packages are kept, for a faster second run, in $POWERMONITOR_TEST_CACHE, by default
+# ${XDG_CACHE_HOME:-~/.cache}/powermonitormiddleware.
+set -eu
+umask 022
+here=$(cd "$(dirname "$0")" && pwd -P)
+project=$(cd "$here/../.." && pwd -P)
+suite=trixie
+architecture=$(dpkg --print-architecture 2>/dev/null) || architecture=unknown
+cache=${POWERMONITOR_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/powermonitormiddleware}
+machine=powermonitor-test-$$
+nspawn=''
+leader=''
+work=''
+
+skip() {
+  echo "tests/systemd/run.sh: skipped: $*"
+  exit 0
+}
+
+can_run() {
+  [ "$(uname)" = Linux ] || skip "needs Linux"
+  [ "$(id -u)" = 0 ] || skip "needs root, to start a container"
+  unshare --mount true 2>/dev/null || skip "this environment may not make containers (no CAP_SYS_ADMIN)"
+  command -v dpkg >/dev/null || skip "needs Debian's tools to make a Debian"
+  if ! command -v debootstrap >/dev/null || ! command -v systemd-nspawn >/dev/null; then
+    { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q debootstrap systemd-container; } \
+      >/dev/null 2>&1 || skip "debootstrap and systemd-container are not there and could not be installed"
+  fi
+}
+
+clean_up() {
+  status=$?
+  trap - EXIT INT TERM
+  if [ -n "$nspawn" ] && kill -0 "$nspawn" 2>/dev/null; then
+    if [ -n "$leader" ]; then
+      kill -RTMIN+4 "$leader" 2>/dev/null || true # systemd's "power off"
+      waited=0
+      while kill -0 "$nspawn" 2>/dev/null && [ $waited -lt 50 ]; do
+        waited=$((waited + 1))
+        sleep 0.1
+      done
+      kill -KILL "$leader" 2>/dev/null || true
+    fi
+    kill -KILL "$nspawn" 2>/dev/null || true
+    wait "$nspawn" 2>/dev/null || true
+  fi
+  [ -z "$work" ] || rm -rf --one-file-system "$work"
+  exit "$status"
+}
+
+# The Debian package server that this machine itself uses, if it uses one; else debootstrap's own default.
+mirror() {
+  apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null | grep -E '/debian/?$' | head -n 1
+}
+
+make_base() {
+  mkdir -p "$cache/archives"
+  base=$cache/$suite-$architecture.tar
+  if ! [ -f "$base" ] || [ -n "$(find "$base" -mtime +30)" ]; then
+    echo "making a bare Debian $suite, once"
+    # shellcheck disable=SC2046 # no mirror, no argument
+    debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,ca-certificates,sudo "$suite" "$work/root" \
+      $(mirror) >"$work/debootstrap.log" 2>&1 ||
+      { tail -n 3 "$work/debootstrap.log"; skip "no Debian could be made here, is there a network?"; }
+    tar -C "$work/root" -cf "$base.$$" . && mv "$base.$$" "$base"
+  else
+    mkdir -p "$work/root" && tar -C "$work/root" -xpf "$base"
+  fi
+}
+
+# What the host needs to reach its package servers, the container needs too.
+share_settings() {
+  apt-config dump | grep -E '^Acquire::(http|https|ftp)::' >"$work/root/etc/apt/apt.conf.d/90host" || true
+  echo 'Binary::apt::APT::Keep-Downloaded-Packages "true";' >"$work/root/etc/apt/apt.conf.d/91keep"
+  rm -f "$work/root/etc/apt/apt.conf.d/docker-clean"
+  if [ -f /etc/ssl/certs/ca-certificates.crt ]; then
+    cp -L /etc/ssl/certs/ca-certificates.crt "$work/root/etc/ssl/certs/ca-certificates.crt"
+  fi
+  python3 "$here/pip_settings.py" >"$work/root/etc/pip.conf"
+  grep -oE '(file://)?/[^ ]+' "$work/root/etc/pip.conf" | sed 's,^file://,,' | sort -u | while read -r path; do
+    while [ "$path" != / ] && ! [ -d "$path" ]; do path=$(dirname "$path"); done
+    case $path in / | /etc/*) ;; *) echo "--bind-ro=$path" ;; esac
+  done | sort -u >"$work/binds"
+}
+
+copy_project() {
+  mkdir -p "$work/project"
+  if git -C "$project" rev-parse 2>/dev/null; then
+    (cd "$project" && git ls-files -z --cached --others --exclude-standard | tar --null -T - -c) | tar -x -C "$work/project"
+  else
+    tar -C "$project" -c --exclude=.venv --exclude='*.db*' --exclude='*.log*' --exclude=config.cfg --exclude=demo . |
+      tar -x -C "$work/project"
+  fi
+}
+
+boot() {
+  # The host may not have the one tree of control groups that a systemd of today needs: then it is mounted for this alone.
+  cat >"$work/boot.sh" <<'BOOT'
+if ! [ -f /sys/fs/cgroup/cgroup.controllers ]; then
+  umount -R /sys/fs/cgroup
+  mount -t cgroup2 none /sys/fs/cgroup
+fi
+mkdir -p "/sys/fs/cgroup/$MACHINE"
+echo $$ >"/sys/fs/cgroup/$MACHINE/cgroup.procs"
+exec systemd-nspawn --quiet --register=no --keep-unit --boot --directory="$ROOT" --machine="$MACHINE" \
+  --console=read-only --capability=all --system-call-filter="bpf @keyring" --bind="$CACHE/archives:/var/cache/apt/archives" "$@" </dev/null
+BOOT
+  # shellcheck disable=SC2046 # one word for each folder
+  MACHINE=$machine ROOT=$work/root CACHE=$cache unshare --mount sh "$work/boot.sh" $(cat "$work/binds") >"$work/boot.log" 2>&1 &
+  nspawn=$!
+  wait_for_boot
+}
+
+wait_for_boot() { # $1: a leader that is not meant, one of before a reboot
+  waited=0
+  while [ $waited -lt 300 ]; do
+    leader=$(pgrep -P "$nspawn" | head -n 1) || leader=
+    if [ -n "$leader" ] && [ "$leader" != "${1-}" ] && inside systemctl is-system-running --wait >"$work/state" 2>/dev/null; then
+      return 0
+    fi
+    case $(cat "$work/state" 2>/dev/null) in running | degraded) return 0 ;; esac
+    kill -0 "$nspawn" 2>/dev/null || break
+    waited=$((waited + 1))
+    sleep 0.1
+  done
+  tail -n 5 "$work/boot.log"
+  [ -n "${1-}" ] || skip "the container does not boot here"
+  return 1
+}
+
+inside() { # runs a command in the container, as root
+  nsenter -t "$leader" -m -u -i -p -n -C -r -w \
+    env -i HOME=/root LANG=C.UTF-8 TERM=dumb PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@"
+}
+
+can_run
+work=$(mktemp -d)
+trap clean_up EXIT
+trap 'exit 130' INT TERM
+make_base
+share_settings
+copy_project
+boot
+inside systemctl is-system-running || true
+inside uname -a
+if [ -n "${H1_HOLD:-}" ]; then echo "$leader $work"; exec 3<&-; while [ -e /tmp/h1_hold ]; do sleep 1; done; fi
