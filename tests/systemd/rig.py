@@ -61,9 +61,9 @@ def _plug_in(stack: ExitStack, pair: str, seed: int) -> None:
     for number, (name, quantity) in enumerate((("voltage", battery.voltage_v), ("current", battery.shunt_v))):
         meter = VirtualMeter(quantity, serial_number=str(22511040 + 10 * seed + number), seed=seed + number)
         port = stack.enter_context(PtyPort(meter, link=_METERS / pair / name))
-        device = os.path.realpath(port.address)
+        device = Path(port.address).resolve()
         os.chown(device, 0, grp.getgrnam("dialout").gr_gid)
-        os.chmod(device, 0o660)
+        device.chmod(0o660)
 
 
 def _write_down(cloud: VirtualCloud, path: Path, stop: threading.Event) -> None:
