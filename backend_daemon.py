@@ -286,7 +286,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return refuse_to_start(f"the demo does not start: {exc}", EXIT_CHECK_FAILED)
             print(f"Demo: simulated meters, battery and cloud. Log and data are in {config.parent}", flush=True)
         try:
-            settings = load_settings(config)
+            settings = load_settings(config, to_run=not options.check_config)
         except ConfigurationError as exc:
             return refuse(exc, config, level)
         if options.check_config:
