@@ -27,8 +27,10 @@ try:
     from clock import Clock
     from command_line import VERSION, parse_arguments
     from config_file import ConfigurationError
+    from events import Event, about
     from exit_codes import EXIT_CHECK_FAILED, EXIT_CLEAN, EXIT_CONFIGURATION, EXIT_INTERNAL
     from instance import HeldByAnother, InstanceLock
+    from journal import is_journal
     from log_setup import set_up_logging
     from measurements import Device
     from outbox import Limits, Outbox
@@ -236,7 +238,7 @@ def run(settings: Settings, *, level: int, console: TextIO | None, seconds: floa
     """Run the daemon until a signal, a crash or ``seconds`` have passed. Return the exit code."""
     secret_filter = set_up_logging(settings.folder, level=level, secrets=settings.secrets(), console=console)
     for warning in settings.warnings:
-        logger.warning("%s", warning)
+        logger.warning("%s", warning, extra=about(Event.CONFIGURATION))
     lock = InstanceLock(settings.folder)
     try:
         lock.acquire(meter.port for meter in (settings.voltage_meter, settings.current_meter) if meter is not None)
@@ -251,6 +253,7 @@ def run(settings: Settings, *, level: int, console: TextIO | None, seconds: floa
         settings.serial.sample_interval_ms / 1000,
         settings.api.report_interval_ms / 1000,
         settings.api.url,
+        extra=about(Event.START),
     )
     gc.collect()
     gc.freeze()  # what the imports left is never garbage: not to be looked through again for years
@@ -262,7 +265,7 @@ def run(settings: Settings, *, level: int, console: TextIO | None, seconds: floa
     logger.info("PowerMonitorMiddleware stops")
     daemon.stop()
     lock.release()
-    logger.info("PowerMonitorMiddleware has stopped")
+    logger.info("PowerMonitorMiddleware has stopped", extra=about(Event.STOP))
     logging.shutdown()
     return EXIT_INTERNAL if daemon.crashed else EXIT_CLEAN
 
@@ -307,11 +310,13 @@ def refuse_to_start(reason: str, code: int) -> int:
 
 def refuse(error: ConfigurationError, config: Path, level: int) -> int:
     """Tell the operator on stderr, and in the log if there is a place for it, what is wrong with the configuration."""
-    print(error, file=sys.stderr)
-    if config.is_file():
+    has_log = config.is_file()
+    if not (has_log and is_journal()):  # else the log brings it there
+        print(error, file=sys.stderr)
+    if has_log:
         set_up_logging(config.absolute().parent, level=level, secrets=(), console=None)
         for line in str(error).splitlines():
-            logger.critical("%s", line)
+            logger.critical("%s", line, extra=about(Event.CONFIGURATION))
         logging.shutdown()
     return EXIT_CONFIGURATION
 
@@ -321,7 +326,7 @@ def guarded_main() -> int:
     try:
         return main()
     except Exception:  # as in Worker: an error of the program must be in the log, and told from every other end
-        logger.critical("the daemon ends, to be started afresh", exc_info=True)
+        logger.critical("the daemon ends, to be started afresh", exc_info=True, extra=about(Event.CRASH))
         return EXIT_INTERNAL
 
 
