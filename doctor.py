@@ -266,6 +266,8 @@ def _redis(settings: RedisSettings | None) -> Finding:
     from redis_cache import trouble_with  # here, because most do without it
 
     where = f"{settings.host}:{settings.port}"
+    if settings.password == "":
+        return warn("redis", f"{where}: not tried: only the service knows the password")
     trouble = trouble_with(settings)
     if trouble is not None:
         return fail(

@@ -93,7 +93,10 @@ class CurrentMeterSettings(MeterSettings):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedisSettings:
-    """The Redis server of the latest values. ``ttl_s`` = 0: they never vanish."""
+    """The Redis server of the latest values. ``ttl_s`` = 0: they never vanish.
+
+    ``password`` is ``None`` if none is sent, empty where it need not be known and only the service manager knows it.
+    """
 
     host: str
     port: int

@@ -9,7 +9,8 @@ import pytest
 
 from config_file import ConfigurationError
 from settings import Settings, load_settings
-from tests.rig import run_daemon
+from tests.redis_server import RedisServer
+from tests.rig import PASSWORD, Rig, run_daemon
 from tests.test_settings import XDM, write
 
 BARE = """\
@@ -274,3 +275,25 @@ def test_check_config_says_that_the_password_will_come_and_the_daemon_insists(tm
     started = run_daemon(tmp_path)
     assert started.returncode == 78
     assert "the service's credential API_PASSWORD was not passed" in started.stderr
+
+
+def test_the_daemon_runs_with_what_the_service_passes_and_shows_it_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passed = tmp_path / "passed"
+    passed.mkdir()
+    private(passed / "API_PASSWORD", f"{PASSWORD}\n")
+    private(passed / "redis_authpw", "redis%pass word\n")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(passed))
+    with Rig(tmp_path) as rig, RedisServer(tmp_path, password="redis%pass word") as server:
+        redis: dict[str, object] = {"redis_enable": True, "redis_port": server.port}
+        rig.configure({"DEFAULT": {"API_PASSWORD": "a wrong one"}, "REDIS": redis})
+        process = rig.start("--log-level", "DEBUG")
+        rig.wait_for_intervals(1)
+        assert rig.stop()[0] == 0
+        stdout, stderr = process.communicate()
+    everything = rig.log + stdout + stderr
+    assert "the service's credential API_PASSWORD; the one in config.cfg can be deleted" in everything
+    assert "Redis" not in everything
+    for secret in (PASSWORD, "a wrong one", "redis%pass word"):
+        assert secret not in everything
