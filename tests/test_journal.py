@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -304,3 +305,36 @@ def test_the_daemon_speaks_to_the_socket_of_journald(tmp_path: Path) -> None:
     assert "backend_daemon - " not in text
     assert "start" in [entry.get("EVENT") for entry in entries]
     assert {entry["SYSLOG_IDENTIFIER"] for entry in entries} == {"powermonitormiddleware"}
+
+
+_JOURNALD = "/lib/systemd/systemd-journald"
+_WITH_JOURNALD = f"""\
+mount -t tmpfs tmpfs /run && mkdir -p /run/log/journal /run/systemd/journal /run/systemd/journald.conf.d || exit
+printf '[Journal]\\nStorage=volatile\\nReadKMsg=no\\nAudit=no\\n' > /run/systemd/journald.conf.d/test.conf
+timeout 30 {_JOURNALD} > /dev/null 2>&1 &
+until_true() {{ for _ in $(seq 100); do "$@" && return; sleep 0.1; done; }}
+found() {{ journalctl -D /run/log/journal -q -o json "$@"; }}
+stopped() {{ found EVENT=stop | grep -q .; }}
+until_true test -S /run/systemd/journal/socket
+"$@"
+until_true stopped
+found METER=current EVENT=meter_ready > ready.json
+found EVENT=stop > stop.json
+kill $!
+"""
+
+
+@pytest.mark.skipif(
+    not (_may_mount() and all(map(os.path.exists, (_JOURNALD, "/usr/bin/journalctl", "/etc/machine-id")))),
+    reason="needs to be root, a mount namespace, and systemd-journald",
+)
+def test_a_real_journald_finds_a_line_by_its_meter_and_event_once(tmp_path: Path) -> None:
+    before = ("unshare", "-m", "sh", "-c", _WITH_JOURNALD, "sh")
+    _, text = run_in_journal(tmp_path, "--demo", "--seconds", "4", before=before)
+    assert "backend_daemon - " not in text
+    (entry,) = [json.loads(line) for line in (tmp_path / "ready.json").read_text(encoding="utf-8").splitlines()]
+    assert entry["MESSAGE"].startswith("current meter: XDM1041, serial number ")
+    assert (entry["PRIORITY"], entry["LOGGER"], entry["_TRANSPORT"]) == ("6", "meter_reader", "journal")
+    assert entry["SYSLOG_IDENTIFIER"] == "powermonitormiddleware"
+    (entry,) = [json.loads(line) for line in (tmp_path / "stop.json").read_text(encoding="utf-8").splitlines()]
+    assert entry["MESSAGE"] == "PowerMonitorMiddleware has stopped"
