@@ -21,6 +21,7 @@ from config_keys import CurrentSource as CurrentSource
 from config_keys import Rate as Rate
 from config_values import EXAMPLES, NO_OFFSET, ZeroOffset
 from credentials import API_PASSWORD, REDIS_PASSWORD, take_password
+from measurements import Device
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,12 @@ class ApiSettings:
     power_type: int = 533
     upload_batch: int = 500
     upload_pause_s: float = 0.25
+
+    def device(self, mac: int) -> Device:
+        """Return as what readings are reported."""
+        return Device(
+            mac=mac, voltage_type=self.voltage_type, current_type=self.current_type, power_type=self.power_type
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +138,15 @@ class Settings:
     folder: Path
     warnings: tuple[str, ...]
     passwords: tuple[str, ...] = field(repr=False)
+
+    def ports(self) -> list[str]:
+        """Return the ports of the meters."""
+        return [meter.port for meter in (self.voltage_meter, self.current_meter) if meter is not None]
+
+    def outline(self) -> str:
+        """Return in a few words what the daemon does: for the log."""
+        sample_s, report_s = self.serial.sample_interval_ms / 1000, self.api.report_interval_ms / 1000
+        return f"a sample every {sample_s:g} s, a report every {report_s:g} s, to {self.api.url}"
 
     def secrets(self) -> tuple[str, ...]:
         """Return every value that may appear in no log: the passwords of all sources, also those that do not count."""
