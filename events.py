@@ -24,6 +24,7 @@ class Event(StrEnum):
     TROUBLE_LASTS = "trouble_lasts"
     TROUBLE_ENDS = "trouble_ends"
     CRASH = "crash"
+    HANG = "hang"
 
 
 def about(event: Event, subject: str = "") -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -297,3 +298,20 @@ def test_the_daemon_runs_with_what_the_service_passes_and_shows_it_nowhere(
     assert "Redis" not in everything
     for secret in (PASSWORD, "a wrong one", "redis%pass word"):
         assert secret not in everything
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs SIGHUP")
+def test_a_reload_takes_the_new_password_of_the_file_and_shows_it_nowhere(tmp_path: Path) -> None:
+    secret = private(tmp_path / "secret", "an old one\n")
+    with Rig(tmp_path) as rig:
+        rig.configure({"DEFAULT": {"API_PASSWORD": None, "API_PASSWORD_FILE": "secret"}})
+        process = rig.start("--log-level", "DEBUG")
+        rig.wait_for_log("refused the user name and password")
+        private(secret, f"{PASSWORD}\n")
+        process.send_signal(signal.SIGHUP)
+        rig.wait_for_log("the configuration is used")
+        rig.wait_for_intervals(1)
+        assert rig.stop()[0] == 0
+        stdout, stderr = process.communicate()
+    for password in ("an old one", PASSWORD):
+        assert password not in rig.log + stdout + stderr
