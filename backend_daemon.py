@@ -148,7 +148,8 @@ def refuse(error: ConfigurationError, config: Path, level: int) -> int:
 
 def guarded_main() -> int:
     """Do as ``main()`` does, and end with exit code 70 where that has an error, so that it is started again."""
-    faulthandler.enable()  # the service manager's watchdog ends a process by a signal that has all stacks printed
+    if sys.stderr is not None:
+        faulthandler.enable()  # the service manager's watchdog ends a process by a signal that has all stacks printed
     os.environ.setdefault("RES_OPTIONS", "timeout:3 attempts:1")  # a name server that is gone is not waited for long
     try:
         return main()
