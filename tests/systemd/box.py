@@ -34,16 +34,16 @@ def wait_for(condition: Callable[[], Any], *, within_s: float, what: str) -> Any
 
 
 class Box:
-    """The container whose systemd-nspawn is process ``nspawn`` and whose file system is in ``root``."""
+    """The container whose systemd-nspawn is the child of process ``keeper`` and whose file system is in ``root``."""
 
-    def __init__(self, nspawn: int, root: Path) -> None:
+    def __init__(self, keeper: int, root: Path) -> None:
         self.root = root
-        self._nspawn = nspawn
+        self._keeper = keeper
         self._leader = self._find_leader()
 
     def _find_leader(self) -> int | None:
-        children = Path(f"/proc/{self._nspawn}/task/{self._nspawn}/children").read_text(encoding="ascii").split()
-        return int(children[0]) if children else None
+        nspawn = _child(self._keeper)
+        return _child(nspawn) if nspawn else None
 
     def run(
         self, *command: str, check: bool = True, within_s: float = 60.0, text: str = ""
@@ -161,6 +161,14 @@ def doubtful(readings: list[dict[str, Any]]) -> list[tuple[int, int]]:
     values = {(each["type"], each["timestamp"], each["data"]) for each in readings}
     counts = Counter((kind, timestamp) for kind, timestamp, _ in values)
     return [key for key, count in counts.items() if count > 1]
+
+
+def _child(process: int) -> int | None:
+    try:
+        children = Path(f"/proc/{process}/task/{process}/children").read_text(encoding="ascii").split()
+    except OSError:  # it has just ended
+        return None
+    return int(children[0]) if children else None
 
 
 def _end(text: str) -> str:

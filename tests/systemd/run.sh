@@ -14,8 +14,7 @@ suite=trixie
 architecture=$(dpkg --print-architecture 2>/dev/null) || architecture=unknown
 cache=${POWERMONITOR_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/powermonitormiddleware}
 machine=powermonitor-test-$$
-nspawn=''
-leader=''
+keeper=''
 work=''
 
 skip() {
@@ -37,19 +36,17 @@ can_run() {
 clean_up() {
   status=$?
   trap - EXIT INT TERM
-  if [ -n "$nspawn" ] && kill -0 "$nspawn" 2>/dev/null; then
-    leader=$(pgrep -P "$nspawn" | head -n 1) || leader= # another than at first, after a reboot
-    if [ -n "$leader" ]; then
-      kill -RTMIN+4 "$leader" 2>/dev/null || true # systemd's "power off"
-      waited=0
-      while kill -0 "$nspawn" 2>/dev/null && [ $waited -lt 50 ]; do
-        waited=$((waited + 1))
-        sleep 0.1
-      done
-      kill -KILL "$leader" 2>/dev/null || true
-    fi
-    kill -KILL "$nspawn" 2>/dev/null || true
-    wait "$nspawn" 2>/dev/null || true
+  if [ -n "$keeper" ] && kill -0 "$keeper" 2>/dev/null; then
+    nspawn=$(pgrep -P "$keeper") || nspawn=
+    leader=$(leader) || leader=
+    [ -z "$leader" ] || kill -RTMIN+4 "$leader" 2>/dev/null || true # to systemd: power off
+    waited=0
+    while kill -0 "$keeper" 2>/dev/null && [ $waited -lt 50 ]; do
+      waited=$((waited + 1))
+      sleep 0.1
+    done
+    for process in $keeper $leader $nspawn; do kill -KILL "$process" 2>/dev/null || true; done
+    wait "$keeper" 2>/dev/null || true
   fi
   [ -z "$work" ] || rm -rf --one-file-system "$work"
   exit "$status"
@@ -67,7 +64,7 @@ make_base() {
   if ! [ -f "$base" ] || [ -n "$(find "$base" -mtime +30)" ]; then
     echo "making a bare Debian $suite, once"
     # shellcheck disable=SC2046 # no mirror, no argument
-    debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,ca-certificates,sudo "$suite" "$work/root" \
+    debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,procps,ca-certificates,sudo "$suite" "$work/root" \
       $(mirror) >"$work/debootstrap.log" 2>&1 ||
       { tail -n 3 "$work/debootstrap.log"; skip "no Debian could be made here, is there a network?"; }
     tar -C "$work/root" -cf "$base.$$" . && mv "$base.$$" "$base"
@@ -90,6 +87,7 @@ APT
   python3 "$here/pip_settings.py" >"$work/root/etc/pip.conf"
   grep -oE '(file://)?/[^ ]+' "$work/root/etc/pip.conf" | sed 's,^file://,,' | sort -u | while read -r path; do
     while [ "$path" != / ] && ! [ -d "$path" ]; do path=$(dirname "$path"); done
+    [ "$(basename "$path")" != simple ] || path=$(dirname "$path") # an index; its files are beside it
     case $path in / | /etc/*) ;; *) echo "--bind-ro=$path" ;; esac
   done | sort -u >"$work/binds"
 }
@@ -97,6 +95,9 @@ APT
 # What the operator has got by git or as an archive: what git knows here, in the home of somebody who may use sudo.
 copy_project() {
   inside useradd --create-home --shell /bin/bash jane
+  echo box >"$work/root/etc/hostname"
+  echo '127.0.0.1 localhost box' >"$work/root/etc/hosts"
+  inside hostname box
   echo 'jane ALL=(ALL) NOPASSWD: ALL' >"$work/root/etc/sudoers.d/jane"
   home=$work/root/home/jane/PowerMonitorMiddleware
   mkdir "$home"
@@ -118,23 +119,31 @@ if ! [ -f /sys/fs/cgroup/cgroup.controllers ]; then
 fi
 mkdir -p "/sys/fs/cgroup/$MACHINE"
 echo $$ >"/sys/fs/cgroup/$MACHINE/cgroup.procs"
-exec systemd-nspawn --quiet --register=no --keep-unit --boot --directory="$ROOT" --machine="$MACHINE" \
-  --console=read-only --capability=all --system-call-filter="bpf @keyring" --bind="$CACHE/archives:/var/cache/apt/archives" "$@" </dev/null
+# A reboot of the container ends systemd-nspawn with 133.
+status=133
+while [ $status = 133 ]; do
+  status=0
+  systemd-nspawn --quiet --register=no --keep-unit --boot --directory="$ROOT" --machine="$MACHINE" \
+    --console=read-only --capability=all --system-call-filter="bpf @keyring" \
+    --bind="$CACHE/archives:/var/cache/apt/archives" "$@" </dev/null || status=$?
+done
 BOOT
   # shellcheck disable=SC2046 # one word for each folder
   MACHINE=$machine ROOT=$work/root CACHE=$cache unshare --mount sh "$work/boot.sh" $(cat "$work/binds") >"$work/boot.log" 2>&1 &
-  nspawn=$!
+  keeper=$!
   wait_for_boot
 }
+
+# The container's first process: the child of systemd-nspawn, which is the child of the keeper.
+leader() { nspawn=$(pgrep -P "$keeper") && pgrep -P "$nspawn" | head -n 1; }
 
 wait_for_boot() {
   waited=0
   while [ $waited -lt 300 ]; do
-    leader=$(pgrep -P "$nspawn" | head -n 1) || leader=
-    if [ -n "$leader" ]; then
+    if [ -n "$(leader)" ]; then
       case $(inside systemctl is-system-running 2>/dev/null) in running | degraded) return 0 ;; esac
     fi
-    kill -0 "$nspawn" 2>/dev/null || break
+    kill -0 "$keeper" 2>/dev/null || break
     waited=$((waited + 1))
     sleep 0.1
   done
@@ -143,7 +152,7 @@ wait_for_boot() {
 }
 
 inside() { # runs a command in the container, as root
-  nsenter -t "$leader" -m -u -i -p -n -C -r -w \
+  nsenter -t "$(leader)" -m -u -i -p -n -C -r -w \
     env -i HOME=/root LANG=C.UTF-8 TERM=dumb PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@"
 }
 
@@ -156,4 +165,4 @@ share_settings
 boot
 copy_project
 cd "$project"
-python3 -B -m tests.systemd.story "$nspawn" "$work/root"
+python3 -B -m tests.systemd.story "$keeper" "$work/root"

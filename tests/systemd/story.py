@@ -1,6 +1,6 @@
 """The story of one box, from its first day on: every check, in order, one line each. Started by ``run.sh``.
 
-    python3 -m tests.systemd.story NSPAWN-PROCESS ROOT
+    python3 -m tests.systemd.story KEEPER-PROCESS ROOT
 
 The order matters, but a check that fails does not stop the others. Exit code 1 if one failed.
 """
