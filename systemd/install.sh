@@ -158,7 +158,7 @@ running() { systemctl list-units --plain --no-legend --state=active,activating,r
 check_config() { # $1: the service
   folder=$(shown "$1" WorkingDirectory)
   # Where passwords come to the service from elsewhere, the file alone is not all of the configuration.
-  [ -z "$(shown "$1" LoadCredential,LoadCredentialEncrypted,Environment,EnvironmentFiles)" ] || return 0
+  ! systemctl cat "$1" | grep -qE '^(Load|Set|Import)Credential|^Environment' || return 0
   who=$(shown "$1" User)
   setpriv --reuid="$who" --regid="$(id -gn "$who")" --init-groups \
     "$program/.venv/bin/python" "$program/backend_daemon.py" --config "$folder/config.cfg" --check-config

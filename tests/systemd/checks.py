@@ -108,8 +108,8 @@ def active_only_when_ready(box: Box) -> None:
 
 def status_text(box: Box) -> None:
     """systemctl status shows V, A, kW and what waits"""
-    pattern = r"-?\d+\.\d+ V, -?\d+\.\d+ A, -?\d+\.\d+ kW.*waiting"
-    wait_for(lambda: re.search(pattern, box.show("StatusText")), within_s=15, what=box.show("StatusText"))
+    pattern = r"-?\d+\.\d+ V, -?\d+\.\d+ A, -?\d+\.\d+ kW .*\d readings wait.*; all is well"
+    wait_for(lambda: re.search(pattern, box.show("StatusText")), within_s=15, what="a text with values")
 
 
 def readings_arrive(box: Box) -> None:
@@ -200,11 +200,11 @@ def second_daemon(box: Box) -> None:
     box.run("install", "-D", "-o", "powermonitor", "-m", "600", "/srv/answers/config.cfg", "/srv/second/config.cfg")
     box.run("chown", "powermonitor:", "/srv/second")
     command = (f"{PROGRAM}/.venv/bin/python", f"{PROGRAM}/backend_daemon.py", "--config", "/srv/second/config.cfg")
-    done = box.run("runuser", "-u", "powermonitor", "--", *command, "--seconds", "3", check=False)
+    done = box.run("runuser", "-u", "powermonitor", "--", "timeout", "10", *command, check=False)
     assert done.returncode == 1, done
     assert f"process {pid}" in done.stdout, done
     box.run("sh", "-c", f"cp -a /srv/second {DATA}/second")
-    said = caged(box, *(each.replace("/srv/second", f"{DATA}/second") for each in command), "--seconds", "3")
+    said = caged(box, "timeout", "10", *(each.replace("/srv/second", f"{DATA}/second") for each in command))
     assert f"process {pid}" in said, said
     box.run("rm", "-rf", f"{DATA}/second", "/srv/second")
 

@@ -162,20 +162,25 @@ def password_kept(box: Box) -> None:
     """the password is in config.cfg and nowhere else: no log, no journal, no database, no unit"""
     password = (box.root / "srv/rig/password").read_text(encoding="ascii")
     assert password not in box.out("journalctl", "--no-pager", "--all", "--output=export")
-    folders = f"{DATA} /etc /opt /tmp /var/log /var/tmp /run/systemd /root"
-    found = box.run("sh", "-c", f"grep -rlaF -e '{password}' {folders} 2>/dev/null", check=False).stdout.split()
-    assert found == [f"{DATA}/config.cfg"], found
+    assert files_with(box, password) == [f"{DATA}/config.cfg"]
+
+
+def files_with(box: Box, text: str) -> list[str]:
+    """Return the files that have a text in them, of those that the service, its installation or systemd may write."""
+    grep = f"grep -rlaF --devices=skip --exclude-dir=.venv -e '{text}'"
+    folders = f"{DATA} {DATA}-* /etc /opt /tmp /var/log /var/tmp /var/lib/systemd /run/systemd"
+    return box.run("sh", "-c", f"{grep} {folders} 2>/dev/null", check=False).stdout.split()
 
 
 def secret_by_systemd(box: Box) -> None:
     """a password that systemd keeps, as the README has it, is taken, and is then in no file but the encrypted one"""
     password = (box.root / "srv/rig/password").read_text(encoding="ascii")
-    box.write(f"{DATA}/config.cfg", re.sub(r"API_PASSWORD.*\n", "", box.config()))
-    for block in readme_blocks("### Passwords"):
-        box.type(block.replace("systemd-ask-password -n", f"printf %s '{password}'"))
+    kept = re.sub(r"API_PASSWORD = .*", "API_PASSWORD_FILE = credential", box.config())
+    box.write("/srv/answers/config.cfg", kept)
+    for block in readme_blocks("### A password that systemd keeps"):
+        box.type(block.replace("systemd-ask-password -n", f"printf %s {password}"))
     assert box.show("ActiveState") == "active", box.journal()[-600:]
     before = distinct(box)
     wait_for(lambda: distinct(box) > before, within_s=20, what="readings")
     assert password not in box.out("journalctl", "--no-pager", "--all", "--output=export")
-    folders = f"{DATA} /etc /opt /tmp /var/log /var/tmp /root"
-    assert box.run("sh", "-c", f"grep -rlaF -e '{password}' {folders} 2>/dev/null", check=False).stdout == ""
+    assert files_with(box, password) == []
