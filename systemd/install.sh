@@ -167,7 +167,7 @@ check_config() { # $1: the service
 restart() { # $1: the service
   if ! check_config "$1"; then
     echo
-    say "$1 was not started: its config.cfg must be filled in first, see above. If it was running it goes on as it was."
+    say "$1 was not started: its config.cfg must be filled in first, see above. If it was running, it goes on."
     say "Then type these two:"
     echo "  sudo nano $folder/config.cfg"
     echo "  sudo systemctl restart $1"

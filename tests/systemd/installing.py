@@ -106,6 +106,21 @@ def upgraded_stopped(box: Box) -> None:
     box.run("systemctl", "start", SERVICE)
 
 
+def upgrade_fails(box: Box) -> None:
+    """an upgrade without what pip needs, or to what refuses the configuration, leaves the running service alone"""
+    pid = box.show("MainPID")
+    box.type("cp requirements.txt kept.txt && echo ./nowhere >>requirements.txt && touch new_module.py")
+    said = box.type("! sudo sh systemd/install.sh 2>&1", within_s=300)
+    box.type("mv kept.txt requirements.txt && rm new_module.py")
+    assert "The installed version was not changed" in said, said
+    assert box.run("test", "-e", f"{PROGRAM}/new_module.py", check=False).returncode != 0
+    box.write(f"{DATA}/config.cfg", box.config(report_interval=500))
+    said = box.type("sudo sh systemd/install.sh", within_s=300)
+    box.write(f"{DATA}/config.cfg", box.config())
+    assert "config.cfg must be filled in first" in said, said
+    assert (box.show("ActiveState"), box.show("MainPID")) == ("active", pid)
+
+
 def two_pairs(box: Box) -> None:
     """two pairs of meters side by side, each reported as its own device, and the README's lines for it"""
     box.write("/srv/answers/config.cfg", box.config("two"))

@@ -44,6 +44,7 @@ STORY = (
     installing.dry_run,
     installing.upgraded,
     installing.upgraded_stopped,
+    installing.upgrade_fails,
     installing.two_pairs,
     checks.nothing_lost,
     installing.password_kept,
