@@ -63,19 +63,25 @@ check_computer() {
 
 shown() { systemctl show --property="$2" --value "$1" 2>/dev/null || true; } # a setting of an installed service
 
+apt_install() {
+  # shellcheck disable=SC2086 # several words are meant
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $wanted >/dev/null
+}
+
 install_packages() {
   wanted=
   python3 -c 'import ensurepip, venv' 2>/dev/null || wanted="python3 python3-venv"
-  python3 -c 'import systemd.journal' 2>/dev/null || wanted="$wanted python3-systemd"
+  python3 -c 'import systemd.journal' 2>/dev/null || wanted="${wanted:+$wanted }python3-systemd"
   [ -n "$wanted" ] || return 0
   if ! command -v apt-get >/dev/null; then
-    say "not found, and there is no apt-get to install it:$wanted. Without python3-systemd the log has fewer details, no more"
+    say "not found, and there is no apt-get to install it: $wanted. Without python3-systemd the log has fewer details, no more"
     return 0
   fi
   say "installing packages: $wanted"
-  # shellcheck disable=SC2086 # several words are meant
-  do_it env DEBIAN_FRONTEND=noninteractive apt-get install -y -q $wanted >&2 ||
-    { do_it apt-get update -q >&2 && do_it env DEBIAN_FRONTEND=noninteractive apt-get install -y -q $wanted >&2; } ||
+  [ -z "$dry" ] || return 0
+  if apt_install 2>/dev/null || { apt-get update -qq && apt_install; }; then return 0; fi
+  [ "$wanted" != python3-systemd ] || say "it could not be installed: the log has fewer details, no more. Going on"
+  [ "$wanted" = python3-systemd ] ||
     fail "apt-get could not install $wanted, see above." \
       "The program was not changed; a service that runs goes on." "Is there a network? Type the same command again when there is."
 }
@@ -173,7 +179,7 @@ restart() { # $1: the service
     echo "  sudo systemctl restart $1"
     return 0
   fi
-  say "$1 is started"
+  say "$1 is started. To see how it is:  systemctl status $1"
   systemctl restart "$1" || fail "$1 did not start." \
     "No readings are being taken. What has been measured before is kept." "What it says:  sudo journalctl -u $1 -n 20"
 }
@@ -204,4 +210,4 @@ case " $(echo "$ran" | tr '\n' ' ') " in
     fi
     ;;
 esac
-say "done. To see how it is:  systemctl status $service"
+say "done"

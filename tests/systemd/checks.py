@@ -268,6 +268,22 @@ def meters_absent(box: Box) -> None:
     wait_for(lambda: distinct(box) >= before + 3, within_s=40, what="readings, now that the meters are there")
 
 
+def no_network(box: Box) -> None:
+    """with no way to the cloud, its name unknown, it starts, says so, and sends what waited when there is a way"""
+    box.run("systemctl", "stop", SERVICE)
+    good = box.config()
+    box.write(f"{DATA}/config.cfg", re.sub("API_URL = .*", "API_URL = https://nowhere.invalid/rest/", good))
+    box.run("systemctl", "start", SERVICE)
+    wait_for(
+        lambda: re.search(r"[1-9]\d* readings? wait.*cloud", box.show("StatusText")), within_s=20, what="they wait"
+    )
+    waiting = box.status()["ledger"]["readings_waiting"]
+    before = distinct(box)
+    box.write(f"{DATA}/config.cfg", good)
+    box.run("systemctl", "reload", SERVICE)
+    wait_for(lambda: distinct(box) >= before + waiting, within_s=20, what="what waited is sent")
+
+
 def rebooted(box: Box) -> None:
     """a reboot of the box brings it back, and its readings"""
     box.reboot()

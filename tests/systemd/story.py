@@ -40,6 +40,7 @@ STORY = (
     checks.nothing_lost,
     checks.bad_configuration,
     checks.meters_absent,
+    checks.no_network,
     checks.rebooted,
     installing.dry_run,
     installing.upgraded,
