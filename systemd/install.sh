@@ -58,6 +58,10 @@ check_computer() {
     "Nothing was changed. Type:  sudo sh systemd/install.sh"
   [ "$source" != "$program" ] || fail "$source is where the program is installed to, not where it comes from." \
     "Nothing was changed. Unpack or clone it into another folder, your home for example, and start it there."
+  for kept in config.cfg power_monitor.db .git; do # all of the folder is replaced
+    [ ! -e "$program/$kept" ] || fail "$program was not made by this installer: there is a $kept in it, which would be lost." \
+      "Nothing was changed. Move the folder into your home first, and start the installer there."
+  done
   [ "$user" != root ] || fail "the service does not need to be root, and must not be." "Nothing was changed. Leave --user out."
 }
 

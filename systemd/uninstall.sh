@@ -46,8 +46,13 @@ fi
 
 left=$(find "$units" -name "$name.service" -o -path "*.wants/$name@*.service")
 if [ -z "$left" ]; then
-  rm -rf "$program" "$units/$name@.service" "$units/$name@.service.before"
-  say "the program is removed"
+  rm -f "$units/$name@.service" "$units/$name@.service.before"
+  if [ -e "$program/config.cfg" ] || [ -e "$program/power_monitor.db" ] || [ -e "$program/.git" ]; then
+    say "the program in $program is kept: there is something of yours in that folder"
+  else
+    rm -rf "$program"
+    say "the program is removed"
+  fi
 fi
 systemctl daemon-reload
 systemctl reset-failed "$service" 2>/dev/null || true

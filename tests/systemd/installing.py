@@ -121,6 +121,15 @@ def upgrade_fails(box: Box) -> None:
     assert (box.show("ActiveState"), box.show("MainPID")) == ("active", pid)
 
 
+def not_over_data(box: Box) -> None:
+    """install.sh does not replace a folder in which somebody has a configuration"""
+    box.write(f"{PROGRAM}/config.cfg", "mine")
+    said = box.type("! sudo sh systemd/install.sh 2>&1")
+    assert "which would be lost" in said, said
+    assert box.out("cat", f"{PROGRAM}/config.cfg") == "mine"
+    box.run("rm", f"{PROGRAM}/config.cfg")
+
+
 def two_pairs(box: Box) -> None:
     """two pairs of meters side by side, each reported as its own device, and the README's lines for it"""
     box.write("/srv/answers/config.cfg", box.config("two"))

@@ -2,6 +2,7 @@
 # Proves the service under a real systemd: boots a clean Debian stable in a container, follows the README's chapters
 # "Installing" and "As a service" in it as written, and checks what they promise, with simulated meters and cloud.
 #   sudo sh tests/systemd/run.sh
+#   sudo POWERMONITOR_TEST_SUITE=bookworm sh tests/systemd/run.sh    # the stable before
 # Prints one line for each check, and the sums. Exit code 1 if one failed. Where it cannot run it says why, and ends with 0.
 # Installs debootstrap and systemd-container by apt-get if they are missing; all else is in folders that it removes.
 # The bare Debian and its packages are kept, for a faster second run, in $POWERMONITOR_TEST_CACHE, by default
@@ -10,9 +11,9 @@ set -eu
 umask 022
 here=$(cd "$(dirname "$0")" && pwd -P)
 project=$(cd "$here/../.." && pwd -P)
-suite=trixie
+suite=${POWERMONITOR_TEST_SUITE:-trixie}
 architecture=$(dpkg --print-architecture 2>/dev/null) || architecture=unknown
-cache=${POWERMONITOR_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/powermonitormiddleware}
+cache=${POWERMONITOR_TEST_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/powermonitormiddleware}
 machine=powermonitor-test-$$
 keeper=''
 work=''
@@ -27,9 +28,9 @@ can_run() {
   [ "$(id -u)" = 0 ] || skip "needs root, to start a container"
   unshare --mount true 2>/dev/null || skip "this environment may not make containers (no CAP_SYS_ADMIN)"
   command -v dpkg >/dev/null || skip "needs Debian's tools to make a Debian"
-  if ! command -v debootstrap >/dev/null || ! command -v systemd-nspawn >/dev/null; then
-    { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q debootstrap systemd-container; } \
-      >/dev/null 2>&1 || skip "debootstrap and systemd-container are not there and could not be installed"
+  if ! command -v debootstrap >/dev/null || ! command -v systemd-nspawn >/dev/null || ! command -v pgrep >/dev/null; then
+    { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q debootstrap systemd-container procps; } \
+      >/dev/null 2>&1 || skip "debootstrap, systemd-container and procps are not there and could not be installed"
   fi
 }
 
@@ -127,6 +128,8 @@ while [ $status = 133 ]; do
     --console=read-only --capability=all --system-call-filter="bpf @keyring" \
     --bind="$CACHE/archives:/var/cache/apt/archives" "$@" </dev/null || status=$?
 done
+echo $$ >/sys/fs/cgroup/cgroup.procs
+find "/sys/fs/cgroup/$MACHINE" -depth -type d -exec rmdir {} +
 BOOT
   # shellcheck disable=SC2046 # one word for each folder
   MACHINE=$machine ROOT=$work/root CACHE=$cache unshare --mount sh "$work/boot.sh" $(cat "$work/binds") >"$work/boot.log" 2>&1 &
@@ -163,6 +166,7 @@ trap 'exit 130' INT TERM
 make_base
 share_settings
 boot
+inside apt-get update -qq >/dev/null 2>&1 || skip "the container reaches no package server"
 copy_project
 cd "$project"
 python3 -B -m tests.systemd.story "$keeper" "$work/root"

@@ -46,6 +46,7 @@ STORY = (
     installing.upgraded,
     installing.upgraded_stopped,
     installing.upgrade_fails,
+    installing.not_over_data,
     installing.two_pairs,
     checks.nothing_lost,
     installing.password_kept,
