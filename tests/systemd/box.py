@@ -81,6 +81,13 @@ class Box:
         """Return the messages of a unit in the journal."""
         return self.out("journalctl", "--no-pager", "--output=cat", "--unit", unit)
 
+    def evidence(self) -> str:
+        """Return the end of the journal, and of a service that does not get on where it is: it is ended for that."""
+        if self.show("ActiveState") in ("activating", "deactivating", "reloading"):
+            self.run("systemctl", "kill", "--signal=ABRT", SERVICE, check=False)
+            _pause.wait(1.0)
+        return "\n     " + "\n     ".join(self.journal().splitlines()[-60:])
+
     def status(self, data: str = DATA) -> dict[str, Any]:
         """Return what ``--status --json`` tells."""
         run = f"{PROGRAM}/.venv/bin/python {PROGRAM}/backend_daemon.py"

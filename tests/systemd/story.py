@@ -71,7 +71,7 @@ def main() -> int:
         except checks.Skip as exc:
             verdict, text = "skip", f"{text} ({exc})"
         except (AssertionError, OSError, subprocess.SubprocessError, LookupError, TypeError, ValueError) as exc:
-            verdict, text = "FAIL", f"{text}: {type(exc).__name__}: {exc}"
+            verdict, text = "FAIL", f"{text}: {type(exc).__name__}: {exc}{box.evidence()}"
         if not is_step or verdict != "ok":
             counts[verdict] += 1
         print(f"{verdict:4} {text} [{time.monotonic() - begin_mono_s:.1f} s]", flush=True)
