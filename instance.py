@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 _NAME = "power_monitor.lock"
 _PROGRAM = "backend_daemon.py"
+_PSEUDO_TERMINALS = range(136, 144)  # the major numbers of /dev/pts
 _TRIES, _TRY_AGAIN_AFTER_S = 11, 0.05
 _TOOLS = frozenset({"--find-meters", "--check", "--zero"})  # they end soon: a daemon that is started waits for them
 
@@ -111,16 +112,37 @@ def look_for_others(ports: Iterable[str]) -> None:
 
 
 def holders(port: str) -> Iterator[Holder]:
-    """Yield the other processes that have a port open, as far as this user may see them; none for a URL."""
+    """Yield the other processes that have a port open, as far as this user may see them; none for a URL.
+
+    The device is compared and not its name: in a container another device may have that name, or this one another.
+    """
     if "://" in port or not Path("/proc/self/fd").is_dir():
         return
-    wanted = os.path.realpath(port)
+    try:
+        wanted = _device(port)
+    except OSError:  # it is not there: nobody has it
+        return
     for directory in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             if int(directory.name) != os.getpid() and any(
-                os.path.realpath(link) == wanted for link in (directory / "fd").iterdir()
+                _is_device(link, wanted) for link in (directory / "fd").iterdir()
             ):
                 yield _holder(directory)
+
+
+def _device(path: str | Path) -> tuple[int, int, int]:
+    """Return what tells a device from all others; of a pseudo-terminal, whose numbers every container has, its file."""
+    status = os.stat(path)
+    if os.major(status.st_rdev) in _PSEUDO_TERMINALS or not status.st_rdev:
+        return status.st_rdev, status.st_dev, status.st_ino
+    return status.st_rdev, 0, 0
+
+
+def _is_device(link: Path, wanted: tuple[int, int, int]) -> bool:
+    try:
+        return _device(link) == wanted
+    except OSError:  # closed meanwhile
+        return False
 
 
 def running_daemon(folder: Path) -> str | None:
