@@ -132,7 +132,7 @@ def holders(port: str) -> Iterator[Holder]:
 
 def _device(path: str | Path) -> tuple[int, int, int]:
     """Return what tells a device from all others; of a pseudo-terminal, whose numbers every container has, its file."""
-    status = os.stat(path)
+    status = Path(path).stat()
     if os.major(status.st_rdev) in _PSEUDO_TERMINALS or not status.st_rdev:
         return status.st_rdev, status.st_dev, status.st_ino
     return status.st_rdev, 0, 0

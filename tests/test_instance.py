@@ -58,7 +58,8 @@ def test_who_has_a_port_is_told_by_the_device_and_not_by_its_name(tmp_path: Path
 def test_a_terminal_of_a_container_is_not_ours_though_it_has_its_name(tmp_path: Path) -> None:
     ours, its = pty.openpty()
     script = (
-        "mount -t devpts -o newinstance,ptmxmode=0666 devpts /dev/pts && mount --bind /dev/pts/ptmx /dev/ptmx || exit 9;"
+        "mount -t devpts -o newinstance,ptmxmode=0666 devpts /dev/pts && mount --bind /dev/pts/ptmx /dev/ptmx"
+        " || exit 9;"
         f'exec "{sys.executable}" -c "import os, pty, sys\n'
         f"its = ['']\nwhile its[-1] != '{os.ttyname(its)}': its.append(os.ttyname(pty.openpty()[1]))\n"
         'print(flush=True); sys.stdin.read()"'
