@@ -12,10 +12,10 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace, TracebackType
 from typing import Any, Self, cast
@@ -39,7 +39,8 @@ from aretas_api.errors import TryLater
 from aretas_api.transport import Answer, Question
 from benchmarks.virtual_clock import VirtualClock, VirtualCondition, virtual_waits
 from log_setup import LineFormatter, reset_logging, set_up_logging
-from settings import load_settings
+from measurements import Datum
+from settings import Settings, load_settings
 from simulator.battery import SHUNT_OHM, Battery
 from simulator.cloud import VirtualCloud
 from simulator.cloud_http import Exchange, Reply
@@ -54,6 +55,7 @@ _USERNAME, _PASSWORD = "benchmark@example.invalid", "not-a-secret"
 _ROUND_TRIP_S = 0.05
 _REQUEST_TIMEOUT_S = 8.0  # as backend_daemon.py has it
 _ENDS_WITHIN_S = 60.0
+_NUMBERS = re.compile(r"[-\d.]+")
 _MODULES = (
     averaging_buffer,
     meter_reader,
@@ -159,6 +161,17 @@ class MemorySerial:
         self._received += self._port.meter.take_due()
 
 
+class ForgetfulCloud(VirtualCloud):
+    """A cloud that a month does not fill."""
+
+    def take(self) -> list[Datum]:
+        """Return what was accepted since the last call, and forget it."""
+        with self._lock:
+            data = [each.datum for each in self._received]
+            self._received.clear()
+            return data
+
+
 class CloudLine:
     """What stands in place of ``aretas_api.transport.Transport``: each exchange is the virtual cloud's, in 50 ms.
 
@@ -238,19 +251,11 @@ class LogMeter(logging.Handler):
         size = len(line.encode()) + 1
         self.lines += 1
         self.bytes += size
-        text = f"{record.name}: {line.split(' - ', 3)[3][:60]}"
+        text = f"{record.name}: {_NUMBERS.sub('#', line.split(' - ', 3)[3][:60])}"
         if len(self.bytes_by_text) < 10_000:
             self.bytes_by_text[text] = self.bytes_by_text.get(text, 0) + size
         if record.levelno >= logging.ERROR:
             self.errors.append(line)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Closed:
-    """An interval that was closed: its bounds by the monotonic clock."""
-
-    start_mono_s: float
-    end_mono_s: float
 
 
 class VirtualSite:
@@ -263,7 +268,7 @@ class VirtualSite:
         self.clock = VirtualClock(BEGAN_UTC_S)
         self.folder = folder
         self.log = LogMeter()
-        self.cloud = VirtualCloud(username=_USERNAME, password=_PASSWORD, macs=[MAC], clock=self.clock)
+        self.cloud = ForgetfulCloud(username=_USERNAME, password=_PASSWORD, macs=[MAC], clock=self.clock)
         self.line = CloudLine(self.cloud, self.clock)
         self.battery = battery
         self._sections = sections or {}
@@ -306,6 +311,10 @@ class VirtualSite:
         if self.daemon.crashed:
             raise RuntimeError(f"the daemon crashed: {self.log.errors}")
 
+    def take_arrived(self) -> list[Datum]:
+        """Return what the cloud has accepted since the last call, repetitions included, and have it forget that."""
+        return self.cloud.take()
+
     def stop(self) -> None:
         """Stop the daemon in order, as ``Daemon.stop()`` does. May be called again."""
         daemon = self.daemon
@@ -344,8 +353,9 @@ class VirtualSite:
         stack.callback(logging.getLogger().removeHandler, self.log)
         original = serial_port_read_writer.SerialPortReadWriter
 
-        def sampler(*arguments: Any) -> serial_port_read_writer.SerialPortReadWriter:
-            return original(*arguments[:4], self._open)
+        def sampler(settings: Settings, *arguments: Any) -> serial_port_read_writer.SerialPortReadWriter:
+            buffer, clock, record, _open_port = arguments
+            return original(settings, buffer, clock, record, self._open)
 
         with (
             patch.object(aretas_api.client, "Transport", self.line),
