@@ -133,6 +133,11 @@ class AveragingBuffer:
             for sample in samples:
                 self._place(sample)
 
+    def end_sooner(self, interval: Interval) -> None:
+        """Have the open interval end sooner than planned, but not before now."""
+        with self._changed:
+            self._open.interval = interval
+
     def close(self, ended: Interval, following: Interval) -> IntervalSummary:
         """End the open interval, begin the ``following`` one and return what the ended one is reported as.
 

@@ -48,10 +48,7 @@ class InstanceLock:
         Blocks 0.5 s at most: a tool that only asks who has the lock holds it itself for an instant. Where the folder
         cannot be written there is no lock, and a warning.
         """
-        for port in ports:
-            for holder in holders(port):
-                if holder.is_daemon:
-                    raise HeldByAnother(f"the meter on {port} is in use by another daemon, process {holder.process}")
+        look_for_others(ports)
         try:
             file = self._path.open("a+", encoding="ascii")
         except OSError as exc:
@@ -103,6 +100,14 @@ class Holder:
 
     def __str__(self) -> str:
         return f"{'the daemon' if self.is_daemon else self.program}, process {self.process}"
+
+
+def look_for_others(ports: Iterable[str]) -> None:
+    """Raise ``HeldByAnother`` if another daemon has one of these ports open."""
+    for port in ports:
+        for holder in holders(port):
+            if holder.is_daemon:
+                raise HeldByAnother(f"the meter on {port} is in use by another daemon, process {holder.process}")
 
 
 def holders(port: str) -> Iterator[Holder]:

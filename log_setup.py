@@ -113,8 +113,15 @@ class SecretFilter(logging.Filter):
                 self._added.append(secret)
                 self._compile()
 
+    def keep(self, secrets: Iterable[str]) -> None:
+        """Hide these, too, from now on and for good: those of a configuration that was read again."""
+        with self._lock:
+            self._configured = (*self._configured, *(each for each in secrets if len(each) >= _SHORTEST))
+            self._compile()
+
     def _compile(self) -> None:
         """Look for the longest first: another may be its beginning. Readers keep the mapping they have."""
+        self._configured = tuple(dict.fromkeys(self._configured))
         known = sorted({*self._configured, *self._added}, key=len, reverse=True)
         self._patterns = {secret: self._patterns.get(secret) or _pattern_of(secret) for secret in known}
 

@@ -92,6 +92,7 @@ class MeterReader(Worker):
         self._announced: tuple[Identity, str] | None = None
         self._failure: type[XDM1041Error] | None = None
         self._failures = 0
+        meter.on_wait = self.beat
 
     @property
     def is_ready(self) -> bool:
@@ -107,6 +108,11 @@ class MeterReader(Worker):
     def serial_number(self) -> str | None:
         """The serial number of the meter that was ready last, ``None`` if none ever was."""
         return self._announced[0].serial_number if self._announced else None
+
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong with the meter, ``None`` if it is well."""
+        return self._state.line or self._overload.line or self._frozen.line
 
     def state(self) -> dict[str, object]:
         """Return what there is to say of it: ``works``, ``trouble``, ``serial_number``, ``port``."""
@@ -196,7 +202,7 @@ class MeterReader(Worker):
                 self._failure, self._failures = type(exc), 0
             retry_mono_s = began_mono_s + _RETRY_AFTER_S[min(self._failures, len(_RETRY_AFTER_S) - 1)]
             retry_mono_s = max(retry_mono_s, self.clock.mono_s() + _RETRY_AFTER_AT_LEAST_S)
-            self._stop.wait(self.clock.timeout_s(retry_mono_s))
+            self.pause(retry_mono_s - self.clock.mono_s())
             self._failures += 1
             return
         self._announce(identity)

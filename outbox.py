@@ -71,6 +71,37 @@ class Outbox:
         self._on_loan_to = 0  # the newest interval of the last loan: it and older ones are not dropped meanwhile
         self._open: tuple[Interval, bool] | None = None
         self._closed_mono_s = -math.inf
+        self._oldest_waiting_utc_ms: int | None = None
+
+    def change(self, device: Device, limits: Limits) -> None:
+        """Report what is closed from now on as ``device``, and keep to these limits."""
+        with self._changed:
+            self._device = device
+            self._disk.sync_interval_s = limits.sync_interval_s
+            self._room.max_bytes, self._room.keep_days = limits.max_bytes, limits.keep_days
+
+    # -- for the supervisor, without the lock ------------------------------------------------------------------------
+
+    @property
+    def readings_waiting(self) -> int:
+        """How many readings wait."""
+        return self._ledger.waiting
+
+    @property
+    def oldest_waiting_s(self) -> float | None:
+        """For how long the oldest of them has waited, as of the last interval's end: seconds."""
+        oldest_utc_ms = self._oldest_waiting_utc_ms
+        return None if oldest_utc_ms is None else max(0.0, self._clock.utc_s() - oldest_utc_ms / 1000)
+
+    @property
+    def long_work(self) -> int:
+        """A number that changes while the database is rebuilt, which may take minutes."""
+        return self._store.long_work
+
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong with the database, ``None`` if it is well."""
+        return self._disk.trouble_text
 
     # -- what an earlier run left ----------------------------------------------------------------------------------
 
@@ -293,6 +324,7 @@ class Outbox:
         elif len(self._pending.records) > _UNSTORED_LIMIT:
             self._drop_oldest()
         self._check_sums(rows_too=self._ledger.waiting <= _COUNTED_EVERY_TIME)
+        self._oldest_waiting_utc_ms = self._disk.read(tables.oldest_waiting_utc_ms) if self._disk.usable else None
         self._changed.notify_all()
         return record.data()
 

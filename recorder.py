@@ -31,6 +31,11 @@ class Recorder(Worker):
         self._inbox: SimpleQueue[PowerSample | None] = SimpleQueue()
         self._state = StateLog(logger, "journal", clock)
 
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong with the disk, ``None`` if it is well."""
+        return self._state.line or self._outbox.trouble
+
     def record(self, sample: PowerSample) -> None:
         """Have a sample written. Never blocks. For the sampler's thread."""
         if self._inbox.qsize() < _INBOX_LIMIT:

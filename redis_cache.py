@@ -50,6 +50,11 @@ class RedisCache(Worker):
         self._written_mono_s: dict[int, float] = {}
         self._client = _client(settings)
 
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong with the server, ``None`` if it is well."""
+        return self._state.line
+
     def publish(self, readings: Sequence[Datum]) -> None:
         """Have these readings written. Never blocks; readings not yet written are replaced."""
         with self._changed:
@@ -82,7 +87,7 @@ class RedisCache(Worker):
             self._write(readings)
         except (redis.RedisError, OSError, ValueError) as exc:  # ValueError: a host name of an impossible form
             self._state.failed(type(exc).__name__, f"{exc}; the values there are old, everything else goes on")
-            self._stop.wait(_RETRY_AFTER_S)
+            self.pause(_RETRY_AFTER_S)
             return
         self._state.well("takes the latest values again")
         with self._changed:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from clock import Clock
 from ledger import Tally
@@ -68,3 +69,11 @@ def summary_text(summary: IntervalSummary) -> str:
         count = next(iter(counts.values()), 0)
         samples = f"{count} sample{'' if count == 1 else 's'}"
     return f"{', '.join(parts)} ({samples})"
+
+
+def status_line(*, values: str, waiting: int, oldest_s: float | None, troubles: Sequence[str]) -> str:
+    """Return how the daemon is doing: ``52.1 V, -20.4 A, -1.06 kW (6 samples); 0 readings wait; all is well``."""
+    queue = f"{waiting} reading{' waits' if waiting == 1 else 's wait'}"
+    if waiting and oldest_s is not None:
+        queue += f", the oldest for {duration_text(oldest_s)}"
+    return "; ".join([values, queue, *(troubles or ["all is well"])])

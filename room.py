@@ -33,8 +33,8 @@ class Room:
     ) -> None:
         self._disk = disk
         self._clock = clock
-        self._max_bytes = max_bytes
-        self._keep_days = keep_days
+        self.max_bytes = max_bytes
+        self.keep_days = keep_days
         self._drop = drop
         self._state = StateLog(logger, "readings that wait", clock)
         self._tidied_mono_s = -math.inf
@@ -50,14 +50,14 @@ class Room:
         What is old is deleted only while the clock is trusted, which says how old it is.
         """
         used_bytes = self._disk.read(tables.used_bytes) or 0
-        if used_bytes > self._max_bytes:
+        if used_bytes > self.max_bytes:
             self._make_room(on_loan_to)
-        elif used_bytes < 0.8 * self._max_bytes:
+        elif used_bytes < 0.8 * self.max_bytes:
             self._state.well("there is room for more again")
         now_mono_s = self._clock.mono_s()
         if clock_trusted and now_mono_s - self._tidied_mono_s >= _TIDY_EVERY_S:
             self._tidied_mono_s = now_mono_s
-            oldest_utc_ms = (self._clock.utc_s() - self._keep_days * 86_400) * 1000
+            oldest_utc_ms = (self._clock.utc_s() - self.keep_days * 86_400) * 1000
             try:
                 with self._disk.store.transaction() as cursor:
                     tables.delete_history_before(cursor, oldest_utc_ms)
@@ -75,7 +75,7 @@ class Room:
             self._no_history = True  # until something is settled: to look for it can mean to read the whole table
             oldest = self._disk.read(lambda cursor: tables.oldest_waiting(cursor, _AT_ONCE, on_loan_to)) or []
             numbers = [number for number, _, _ in oldest]
-            why = f"the database has reached store_max_mb = {self._max_bytes // 1_000_000}"
+            why = f"the database has reached store_max_mb = {self.max_bytes // 1_000_000}"
             for held in (False, True):
                 if readings := sum(bits.bit_count() for _, bits, is_held in oldest if is_held == held):
                     self.give_up(readings, why, held=held)

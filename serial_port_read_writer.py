@@ -151,6 +151,17 @@ class SerialPortReadWriter(Worker):
             power_kw = voltage_v * current_a / 1000
         return PowerSample(start_mono_s=start_mono_s, voltage_v=voltage_v, current_a=current_a, power_kw=power_kw)
 
+    @property
+    def is_sampling(self) -> bool:
+        """Whether sampling has begun: 4 s after the start at the latest, whether the meters are there or not."""
+        return not math.isinf(self._due_mono_s)
+
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong with what the two meters say together; what is wrong with one alone its reader knows."""
+        trouble = next(filter(None, map(self._judge.trouble, self.readers)), None)
+        return f"the two meters: {trouble}" if trouble is not None else None
+
     def meters(self) -> dict[str, dict[str, object]]:
         """Return the state of each meter, for ``--status``: whether it works, its trouble, serial number and port."""
         states = {name: reader.state() for name, reader in self.readers.items()}

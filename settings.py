@@ -20,6 +20,7 @@ from config_keys import TABLE, VOLTAGE_RANGES
 from config_keys import CurrentSource as CurrentSource
 from config_keys import Rate as Rate
 from config_values import NO_OFFSET, ZeroOffset
+from measurements import Device
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,12 @@ class ApiSettings:
     power_type: int = 533
     upload_batch: int = 500
     upload_pause_s: float = 0.25
+
+    def device(self, mac: int) -> Device:
+        """Return as what readings are reported."""
+        return Device(
+            mac=mac, voltage_type=self.voltage_type, current_type=self.current_type, power_type=self.power_type
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +130,15 @@ class Settings:
     store: StoreSettings
     folder: Path
     warnings: tuple[str, ...]
+
+    def ports(self) -> list[str]:
+        """Return the ports of the meters."""
+        return [meter.port for meter in (self.voltage_meter, self.current_meter) if meter is not None]
+
+    def outline(self) -> str:
+        """Return in a few words what the daemon does: for the log."""
+        sample_s, report_s = self.serial.sample_interval_ms / 1000, self.api.report_interval_ms / 1000
+        return f"a sample every {sample_s:g} s, a report every {report_s:g} s, to {self.api.url}"
 
     def secrets(self) -> tuple[str, ...]:
         """Return every value that may appear in no log."""

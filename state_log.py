@@ -36,6 +36,11 @@ class StateLog:
         """What was said of the trouble last, ``None`` if it is well."""
         return self._message if self._trouble is not None else None
 
+    @property
+    def line(self) -> str | None:
+        """The same with its subject, as the log has it: ``voltage meter: no answer``."""
+        return f"{self._subject}: {self._message}" if self._trouble is not None else None
+
     def failed(self, kind: str, message: str, *, level: int = logging.WARNING) -> None:
         """Note a failure. Logged when its kind is new in this trouble, then counted, with one summary an hour."""
         now_mono_s = self._clock.mono_s()

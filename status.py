@@ -322,12 +322,8 @@ class _Reading:
         )
 
     def _oldest_waiting_s(self) -> float | None:
-        rows = self._rows(
-            "SELECT coalesce(end_utc_ms, planned_end_utc_ms) FROM interval "
-            "WHERE id = (SELECT min((SELECT id FROM interval INDEXED BY interval_waiting "
-            "WHERE waiting != 0 AND interval.device = device.id ORDER BY id LIMIT 1)) FROM device)"
-        )
-        return self._age_s(rows[0][0]) if rows else None
+        oldest_utc_ms = tables.oldest_waiting_utc_ms(self._cursor)
+        return None if oldest_utc_ms is None else self._age_s(oldest_utc_ms)
 
     def _readings_held(self) -> int:
         return sum(each.waiting.bit_count() for each in tables.held(self._cursor))

@@ -95,6 +95,8 @@ class Store:
         self.path = path
         self._clock = clock
         self._connection: sqlite3.Connection | None = None
+        self.long_work = 0
+        """A number that changes while the file is rebuilt, which may take minutes: it goes on, nothing hangs."""
 
     @contextmanager
     def transaction(self, *, synced: bool = False) -> Iterator[sqlite3.Cursor]:
@@ -167,7 +169,8 @@ class Store:
         logger.critical(
             "the database %s was deleted while it is in use: it is written again, nothing is lost", self.path
         )
-        connection.execute("VACUUM INTO ?", [str(self.path)])
+        with self._counting_work(connection):
+            connection.execute("VACUUM INTO ?", [str(self.path)])
         self._drop_connection()
         for suffix in ("-wal", "-shm"):
             with suppress(OSError):
@@ -182,8 +185,20 @@ class Store:
         version = int(connection.execute("PRAGMA user_version").fetchone()[0])
         if version > len(MIGRATIONS):
             raise StoreTooNew(f"{self.path} is of version {version}; this program knows {len(MIGRATIONS)}")
-        for number in range(version, len(MIGRATIONS)):
-            connection.executescript(f"BEGIN; {MIGRATIONS[number]}; PRAGMA user_version = {number + 1}; COMMIT")
+        with self._counting_work(connection):
+            for number in range(version, len(MIGRATIONS)):
+                connection.executescript(f"BEGIN; {MIGRATIONS[number]}; PRAGMA user_version = {number + 1}; COMMIT")
+
+    @contextmanager
+    def _counting_work(self, connection: sqlite3.Connection) -> Iterator[None]:
+        def count() -> None:
+            self.long_work += 1
+
+        connection.set_progress_handler(count, 10_000)
+        try:
+            yield
+        finally:
+            connection.set_progress_handler(None, 0)
 
     @contextmanager
     def _converting(self) -> Iterator[None]:

@@ -354,6 +354,16 @@ def delete_history_before(cursor: sqlite3.Cursor, utc_ms: float) -> None:
     cursor.execute("DELETE FROM interval WHERE waiting = 0 AND end_utc_ms < ?", [utc_ms])
 
 
+def oldest_waiting_utc_ms(cursor: sqlite3.Cursor) -> int | None:
+    """Return the end of the oldest interval with readings waiting, as planned if it is not known yet; else ``None``."""
+    row = cursor.execute(
+        "SELECT coalesce(end_utc_ms, planned_end_utc_ms) FROM interval "
+        "WHERE id = (SELECT min((SELECT id FROM interval INDEXED BY interval_waiting "
+        "WHERE waiting != 0 AND interval.device = device.id ORDER BY id LIMIT 1)) FROM device)"
+    ).fetchone()
+    return None if row is None else row[0]
+
+
 def oldest_waiting(cursor: sqlite3.Cursor, limit: int, after: int) -> list[tuple[int, int, bool]]:
     """Return the oldest ``limit`` intervals newer than number ``after`` with readings waiting: number, bits, held."""
     rows = cursor.execute(

@@ -44,7 +44,7 @@ class TimeKeeper:
 
     def __init__(self, clock: Clock, hold_max_s: float) -> None:
         self._clock = clock
-        self._hold_max_s = hold_max_s
+        self.hold_max_s = hold_max_s
         self._lock = threading.Lock()
         self._told: tuple[str, bool] | None = None
         self._date_offset_s: float | None = None
@@ -99,14 +99,14 @@ class TimeKeeper:
             return self._vouched("no date", wall_offset_s, "nothing speaks against the clock")
         if self._doubted_since_mono_s is None:
             self._doubted_since_mono_s = now_mono_s
-        waited = now_mono_s - self._doubted_since_mono_s >= self._hold_max_s
+        waited = now_mono_s - self._doubted_since_mono_s >= self.hold_max_s
         if self._date_offset_s is not None:
             error_s = wall_offset_s - self._date_offset_s
             why = f"this computer's clock is {error_s:+.0f} s off by the Date of the cloud's answers"
             why += ", which is gone by from now on" if waited else ""
             return Verdict(kind="date disagrees", offset_s=self._date_offset_s, trusted=waited, why=why)
         why = "nothing vouches for this computer's clock" if plausible else "this computer's clock is in the past"
-        why += f", and it was waited for {self._hold_max_s:g} s" if waited else ""
+        why += f", and it was waited for {self.hold_max_s:g} s" if waited else ""
         offset_s = wall_offset_s
         if not plausible and self._vouched_offset_s is not None:
             impossible = wall_offset_s + now_mono_s <= RELEASED_UTC_S

@@ -121,10 +121,15 @@ class WriteBehind:
         self.store = store
         self._boot_id = boot_id
         self._clock = clock
-        self._sync_interval_s = sync_interval_s
+        self.sync_interval_s = sync_interval_s
         self._on_lost = on_lost
         self._state = StateLog(logger, "database", clock)
         self._retry_mono_s = self._synced_mono_s = -math.inf
+
+    @property
+    def trouble_text(self) -> str | None:
+        """What is wrong, ``None`` if it is well."""
+        return self._state.line
 
     def write(self, *, sync_slack_s: float | None = None, insist: bool = False) -> None:
         """Write everything that is not written. What cannot be written now is kept, and tried again after 1 s.
@@ -136,7 +141,7 @@ class WriteBehind:
         if not self.may_write or (now_mono_s < self._retry_mono_s and not insist):
             self.usable = False
             return
-        due_s = math.inf if sync_slack_s is None else self._sync_interval_s - sync_slack_s
+        due_s = math.inf if sync_slack_s is None else self.sync_interval_s - sync_slack_s
         synced = insist or now_mono_s - self._synced_mono_s >= due_s
         try:
             with self.store.transaction(synced=synced) as cursor:

@@ -34,9 +34,9 @@ from types import TracebackType
 from typing import Self
 from unittest.mock import patch
 
-import backend_daemon
 from averaging_buffer import AveragingBuffer
 from clock import Clock
+from daemon import Daemon
 from measurements import PowerSample
 from settings import load_settings
 from simulator.battery import SHUNT_OHM
@@ -258,7 +258,7 @@ class FastBench:
         """Wait until the condition holds, at the longest ``within_s`` of the fast clock. Return whether it does."""
         deadline_mono_s = self.clock.mono_s() + within_s
         while not condition():
-            if self.clock.mono_s() >= deadline_mono_s or self.daemon.crashed:
+            if self.clock.mono_s() >= deadline_mono_s or self.crashed:
                 return condition()
             self._pause.wait(_POLL_S)
         return True
@@ -284,13 +284,17 @@ class FastBench:
         path.touch(mode=0o600)
         path.write_text(config + (_SERIALS if self._serials else ""), encoding="utf-8")
         stack.enter_context(patch("xdm1041.transport._POLL_S", 0.05 / self.clock.speed))
+        self.crashed = False
         root = logging.getLogger()
         root.addHandler(self._listener)
         stack.callback(root.removeHandler, self._listener)
-        with patch("backend_daemon.AveragingBuffer", partial(_Recording, self.taken)):
-            self.daemon = backend_daemon.build(load_settings(path), self.clock, lambda _secret: None)
-        self.daemon.start()
+        with patch("daemon.AveragingBuffer", partial(_Recording, self.taken)):
+            self.daemon = Daemon(load_settings(path), self.clock, lambda _secret: None)
+        self.daemon.start(self._on_crash)
         stack.callback(self._stop_daemon)
+
+    def _on_crash(self) -> None:
+        self.crashed = True
 
     def _stop_daemon(self) -> None:
         daemon = self.daemon

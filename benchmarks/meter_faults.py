@@ -70,14 +70,14 @@ def run_leg(
         rest = random.Random(seed)
         for number, strikes in enumerate(random_episodes(seed, mishaps, meters)):
             episodes.append(play(bench, strikes, number))
-            if math.isinf(episodes[-1].well_mono_s) or bench.daemon.crashed:
+            if math.isinf(episodes[-1].well_mono_s) or bench.crashed:
                 break
             bench.let_pass(bench.victims_s + _REST_S * rest.random())
             if sum(len(episode.strikes) for episode in episodes) >= faults:
                 break
         ended_mono_s = bench.clock.mono_s()
     result = judge(bench, episodes, ended_mono_s, seed)
-    if bench.daemon.crashed:
+    if bench.crashed:
         result.details.append("the daemon crashed")
         result.not_recovered += 1
     return result

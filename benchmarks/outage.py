@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aretas_api import AretasClient
-from aretas_reporter import AretasUploader
+from aretas_uploader import AretasUploader
 from benchmarks.stand import CLOCK, MAC, PASSWORD, PROJECT, USERNAME, Figure, print_table, say
 from clock import Clock
 from measurements import Device, Interval, IntervalSummary, Statistic

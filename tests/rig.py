@@ -206,16 +206,22 @@ class Rig:
             self.process = None
 
 
-def start_daemon(folder: Path, *arguments: str, code: str | None = None) -> subprocess.Popen[str]:
-    """Start ``backend_daemon.py`` with ``folder`` as its working directory; ``code`` runs instead of it if given."""
+def start_daemon(
+    folder: Path, *arguments: str, code: str | None = None, environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
+    """Start ``backend_daemon.py`` with ``folder`` as its working directory; ``code`` runs instead of it if given.
+
+    ``environment`` is added to that of the tests.
+    """
     program = [str(PROJECT / "backend_daemon.py")] if code is None else ["-c", code]
     return subprocess.Popen(
         [sys.executable, "-X", "dev", "-W", "error::ResourceWarning", *program, *arguments],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(PROJECT), "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, "PYTHONPATH": str(PROJECT), "PYTHONUNBUFFERED": "1", **(environment or {})},
     )
 
 

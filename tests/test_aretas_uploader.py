@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from aretas_api import AretasClient, TryLater
-from aretas_reporter import AretasUploader
+from aretas_uploader import AretasUploader
 from clock import Clock
 from ledger import Tally
 from measurements import Datum, Device
@@ -181,7 +181,7 @@ def test_an_outage_is_told_once_and_summed_up_when_all_is_delivered(
             outbox.close_number(number)
         cloud.start()
         drain(uploader, outbox)
-    lines = [record.getMessage() for record in caplog.records if record.name in ("aretas_reporter", "report_lines")]
+    lines = [record.getMessage() for record in caplog.records if record.name in ("aretas_uploader", "report_lines")]
     assert len(lines) == 3
     assert "kept and sent later" in lines[0]
     assert "answers again" in lines[1]

@@ -103,15 +103,6 @@ def test_two_signals_at_once_end_it_like_one(tmp_path: Path, pair: tuple[int, in
             assert process.wait(10) == 0
 
 
-def test_a_closed_terminal_ends_it_like_a_stop(tmp_path: Path) -> None:
-    with Rig(tmp_path) as rig:
-        rig.configure()
-        rig.start()
-        rig.wait_for_intervals(1)
-        assert rig.stop(signal.SIGHUP)[0] == 0
-    assert "has stopped" in rig.log
-
-
 def test_a_meter_that_stays_bad_is_told_once_and_not_called_well(tmp_path: Path) -> None:
     with Rig(tmp_path) as rig:
         rig.configure()
@@ -291,29 +282,6 @@ def test_no_secret_is_in_any_log_at_any_level(tmp_path: Path) -> None:
     for secret in (PASSWORD, redis_password, *tokens):
         for spelling in (secret, quote(secret), quote(secret, safe=""), quote_plus(secret), repr(secret)[1:-1]):
             assert spelling not in everything
-
-
-def test_a_crash_of_any_worker_ends_the_process_with_70_and_a_traceback(tmp_path: Path) -> None:
-    with Rig(tmp_path) as rig:
-        rig.configure()
-        for place in (
-            "averaging_buffer.AveragingBuffer.close",
-            "serial_port_read_writer.SerialPortReadWriter.do_fetch_params",
-            "aretas_reporter.AretasUploader.send_once",
-            "meter_reader.MeterReader._bring_up",
-        ):
-            module = place.split(".")[0]
-            code = (
-                f"import sys, backend_daemon, {module}\n"
-                f"def broken(*arguments, **keywords): raise RuntimeError('a bug in {place}')\n"
-                f"{place} = broken\n"
-                "sys.exit(backend_daemon.main())"
-            )
-            rig.process = start_daemon(tmp_path, code=code)
-            rig.process.communicate(timeout=15)
-            assert rig.process.returncode == 70
-            assert f"RuntimeError: a bug in {place}" in rig.log
-            assert "Traceback" in rig.log
 
 
 def test_demo_runs_by_itself_and_ends_by_itself(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from aretas_api import BatchTooLarge, ReadingsRefused, TryLater
-from aretas_reporter import AretasReporter, AretasUploader
+from aretas_reporter import AretasReporter
+from aretas_uploader import AretasUploader
 from averaging_buffer import AveragingBuffer
 from measurements import Datum, PowerSample
 from store import NAME

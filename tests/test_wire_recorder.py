@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import log_setup
-from backend_daemon import build
 from clock import Clock
+from daemon import Daemon
 from settings import load_settings
 from tests.rig import PASSWORD, Rig, wait_for
 from wire_recorder import WireRecorder
@@ -155,7 +155,7 @@ def test_the_daemon_writes_all_that_passes_at_both_meters_into_one_file(tmp_path
 
 def test_without_the_setting_there_is_no_recorder_at_all(tmp_path: Path) -> None:
     with Rig(tmp_path) as rig:
-        daemon = build(load_settings(rig.configure()), Clock(), lambda secret: None)
+        daemon = Daemon(load_settings(rig.configure()), Clock(), lambda secret: None)
         assert daemon.wire_recorder is None
         daemon.outbox.close()
 

@@ -77,6 +77,8 @@ class XDM1041:
         self.rate = rate
         self.serial_number = serial_number
         self.identity: Identity | None = None
+        self.on_wait: Callable[[], None] = lambda: None
+        """Called at each step of what takes long, so that its owner can tell it from a call that hangs."""
         self._clock = clock or Clock()
         self._ports = ports
         self._claim: str | None = None
@@ -364,5 +366,6 @@ class XDM1041:
         self._transport.discard_waiting()
 
     def _pause(self, seconds: float) -> None:
+        self.on_wait()
         if self._interrupted.wait(self._clock.timeout_s(self._clock.mono_s() + seconds)):
             raise Interrupted("the daemon is stopping")
