@@ -105,7 +105,7 @@ class Soak:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="soak-")))
             redis = stack.enter_context(RedisServer(folder))
             sections = {"REDIS": {"redis_enable": True, "redis_host": "127.0.0.1", "redis_port": redis.port}}
-            with patch("backend_daemon.Outbox", partial(_NotingOutbox, self._closed)):
+            with patch("daemon.Outbox", partial(_NotingOutbox, self._closed)):
                 site = stack.enter_context(VirtualSite(self._battery, folder, sections=sections))
             self._let_pass(site, redis)
             site.stop()

@@ -1,4 +1,4 @@
-"""A site on which years pass in minutes: the whole daemon, as ``build()`` wires it, on a clock that jumps.
+"""A site on which years pass in minutes: the whole daemon, as the program wires it, on a clock that jumps.
 
 The daemon's threads, its SQLite database and its log file are real. Its two meters are the simulator's, at ports in
 memory; the cloud is the simulator's, met in place of one HTTP exchange; a Redis server, where one is wanted, is a real
@@ -25,8 +25,9 @@ from urllib.parse import parse_qs
 import serial
 
 import aretas_api.client
+import aretas_uploader
 import averaging_buffer
-import backend_daemon
+import daemon
 import meter_reader
 import outbox
 import recorder
@@ -54,10 +55,11 @@ BEGAN_UTC_S = 1_790_000_010.0
 _USERNAME, _PASSWORD = "benchmark@example.invalid", "not-a-secret"
 _ROUND_TRIP_S = 0.05
 _REQUEST_TIMEOUT_S = 8.0  # as backend_daemon.py has it
-_ENDS_WITHIN_S = 60.0
 _NUMBERS = re.compile(r"[-\d.]+")
 _MODULES = (
+    aretas_uploader,
     averaging_buffer,
+    daemon,
     meter_reader,
     outbox,
     recorder,
@@ -272,6 +274,7 @@ class VirtualSite:
         self.line = CloudLine(self.cloud, self.clock)
         self.battery = battery
         self._sections = sections or {}
+        self._crashed = self._stopped = False
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -308,7 +311,7 @@ class VirtualSite:
         while (left_s := self.clock.timeout_s(until_mono_s)) > 0:
             with self._pause:
                 self._pause.wait(left_s)
-        if self.daemon.crashed:
+        if self._crashed:
             raise RuntimeError(f"the daemon crashed: {self.log.errors}")
 
     def take_arrived(self) -> list[Datum]:
@@ -316,15 +319,10 @@ class VirtualSite:
         return self.cloud.take()
 
     def stop(self) -> None:
-        """Stop the daemon in order, as ``Daemon.stop()`` does. May be called again."""
-        daemon = self.daemon
-        for workers in ([daemon.sampler], [daemon.recorder, daemon.reporter], daemon._deliverers()):
-            for each in workers:
-                each.request_stop()
-            for each in workers:
-                if not each.join(self.clock.mono_s() + _ENDS_WITHIN_S):
-                    raise TimeoutError(f"{each.name} does not end")
-        daemon.outbox.close()
+        """Stop the daemon as a signal does. May be called again."""
+        if not self._stopped:
+            self._stopped = True
+            self.daemon.stop()
 
     def _open(self, port: str, *, timeout: float, **_rest: Any) -> serial.Serial:
         """Open a port by its name, as ``serial.serial_for_url`` does. Raises ``SerialException``."""
@@ -359,16 +357,11 @@ class VirtualSite:
 
         with (
             patch.object(aretas_api.client, "Transport", self.line),
-            patch.object(backend_daemon, "SerialPortReadWriter", sampler),
+            patch.object(daemon, "SerialPortReadWriter", sampler),
         ):
-            self.daemon = backend_daemon.build(settings, self.clock, secrets.add)
-        self.daemon._alarm, self.daemon._bell = _NoSocket(), _NoSocket()  # type: ignore[assignment]
-        self.daemon.start()
+            self.daemon = daemon.Daemon(settings, self.clock, secrets.add)
+        self.daemon.start(self._on_crash)
         stack.callback(self.stop)
 
-
-class _NoSocket:
-    """What a crash rings where nobody waits: ``let_pass()`` looks at ``crashed``."""
-
-    def send(self, _data: bytes) -> int:
-        return 1
+    def _on_crash(self) -> None:
+        self._crashed = True
