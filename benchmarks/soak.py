@@ -1,11 +1,11 @@
 """A month in half an hour: does the daemon's ledger close, is its energy right, and does nothing grow?
 
-    python3 -m benchmarks.soak [--days 30] [--seed 1] [--quiet]
+    python3 -m benchmarks.soak [--days 30] [--seed 1] [--pace 1]
 
 The whole daemon at its default intervals (5 s, 30 s), with its own threads, database and log, on a clock that jumps
 (``virtual_clock.py``, ``virtual_site.py``), beside a real Redis server. All the time meters, cloud, Redis and wall
-clock have troubles, drawn at random, each on a schedule of its own, so that they overlap; the last two hours are calm,
-that everything can arrive. ``--quiet``: no troubles at all.
+clock have troubles, drawn at random, each on a schedule of its own, so that they overlap; the last hour is calm, that
+everything can arrive. ``--pace 2``: twice as many, half as long at the most; 0: none.
 
 The reported energy (each interval's kW times its length) is compared with the battery's own integral of V * I over the
 same intervals. Memory is that of this whole process, the simulator's included. It needs a ``redis-server``.
@@ -48,7 +48,7 @@ from tables import Record
 from tests.redis_server import RedisServer
 
 _MINUTE_S, _HOUR_S = 60.0, 3600.0
-_CALM_S = 2 * _HOUR_S
+_CALM_S = _HOUR_S
 _WARM_S = DAY_S
 _STAMPED_WITHIN_S = 6.0  # a Date is believed within 5 s, and has whole seconds
 _MEMORY_GROWS_MB = 0.1  # a day
@@ -89,9 +89,9 @@ class _NotingOutbox(Outbox):
 class Soak:
     """One run: ``run()`` returns the rows of the table."""
 
-    def __init__(self, days: float, seed: int, *, quiet: bool) -> None:
+    def __init__(self, days: float, seed: int, *, pace: float = 1.0) -> None:
         self._ends_s = days * DAY_S
-        self._seed, self._quiet = seed, quiet
+        self._seed, self._pace = seed, pace
         intervals = math.ceil(self._ends_s * 1000 / REPORT_MS) + 1000
         self._battery = DayBattery(seed)
         self._course = Course(math.ceil(self._ends_s / _MINUTE_S) + 10)
@@ -113,14 +113,15 @@ class Soak:
             return list(self._figures(site, folder))
 
     def _let_pass(self, site: VirtualSite, redis: RedisServer) -> None:
-        """Let the time pass, with its troubles, and note each minute what the process holds."""
+        """Let the time pass, with its troubles, and note each minute what the process holds; calm minutes last."""
         stop = VirtualEvent(site.clock)
-        threads = [] if self._quiet else self._start_troubles(site, redis, stop)
+        threads = self._start_troubles(site, redis, stop) if self._pace else []
         for minute in range(1, math.floor(self._ends_s / _MINUTE_S) + 1):
             site.let_pass(minute * _MINUTE_S)
-            self._course.note(minute * _MINUTE_S, os.getpid(), site.log.bytes, site.folder)
             self._arrivals.add(site.take_arrived())
-            if minute * _MINUTE_S >= self._ends_s - _CALM_S and not stop.is_set():
+            if minute * _MINUTE_S < self._ends_s - _CALM_S:
+                self._course.note(minute * _MINUTE_S, os.getpid(), site.log.bytes, site.folder)
+            elif not stop.is_set():
                 stop.set()
                 for thread in threads:
                     thread.join()
@@ -128,12 +129,13 @@ class Soak:
                 say(f"day {minute // (24 * 60)}: {site.daemon.outbox.tally()}, {self._played.total()} troubles")
 
     def _start_troubles(self, site: VirtualSite, redis: RedisServer, stop: VirtualEvent) -> list[VirtualThread]:
+        hour_s = _HOUR_S / self._pace
         play = partial(play_troubles, site, stop=stop, played=self._played)
         plays: list[Callable[[], None]] = [
-            partial(play_mishaps, site, stop, self._played, seed=self._seed, gap_s=0.25 * _HOUR_S),
-            partial(play, CLOUD, seed=self._seed + 1, gap_s=3 * _HOUR_S, lasts_s=(10.0, 6 * _HOUR_S)),
-            partial(play, redis_troubles(redis), seed=self._seed + 2, gap_s=3 * _HOUR_S, lasts_s=(5.0, _HOUR_S)),
-            partial(play, CLOCK, seed=self._seed + 3, gap_s=6 * _HOUR_S, lasts_s=(5.0, 2 * _HOUR_S)),
+            partial(play_mishaps, site, stop, self._played, seed=self._seed, gap_s=0.25 * hour_s),
+            partial(play, CLOUD, seed=self._seed + 1, gap_s=3 * hour_s, lasts_s=(10.0, 6 * hour_s)),
+            partial(play, redis_troubles(redis), seed=self._seed + 2, gap_s=3 * hour_s, lasts_s=(5.0, hour_s)),
+            partial(play, CLOCK, seed=self._seed + 3, gap_s=6 * hour_s, lasts_s=(5.0, 2 * hour_s)),
         ]
         threads = [VirtualThread(site.clock, target=each, daemon=True) for each in plays]
         for thread in threads:
@@ -176,9 +178,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="A month of the daemon by a clock that jumps.")
     parser.add_argument("--days", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--quiet", action="store_true", help="no troubles")
+    parser.add_argument("--pace", type=float, default=1.0, help="of the troubles; 0: none")
     options = parser.parse_args(arguments)
-    figures = Soak(options.days, options.seed, quiet=options.quiet).run()
+    figures = Soak(options.days, options.seed, pace=options.pace).run()
     return print_table(f"{options.days:g} days, seed {options.seed}", figures)
 
 
