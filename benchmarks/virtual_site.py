@@ -253,7 +253,7 @@ class LogMeter(logging.Handler):
         size = len(line.encode()) + 1
         self.lines += 1
         self.bytes += size
-        text = f"{record.name}: {_NUMBERS.sub('#', line.split(' - ', 3)[3][:60])}"
+        text = f"{record.name}: {_NUMBERS.sub('#', line.split(' - ', 3)[3])[:70]}"
         if len(self.bytes_by_text) < 10_000:
             self.bytes_by_text[text] = self.bytes_by_text.get(text, 0) + size
         if record.levelno >= logging.ERROR:
