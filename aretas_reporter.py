@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from averaging_buffer import AveragingBuffer, summarise
 from clock import Clock
+from events import Event, about
 from ledger import Tally
 from measurements import Datum, Interval, IntervalSummary, PowerSample
 from outbox import Outbox
@@ -207,7 +208,8 @@ class AretasReporter(Worker):
             self._outbox.wait_until_empty(self.clock.mono_s() + _REPORT_LINE_WITHIN_S)
         after = self._outbox.tally()
         delivered = after.delivered - before.delivered
-        logger.info("%s; cloud: %d delivered, %d waiting", summary_text(summary), delivered, after.waiting)
+        text, extra = summary_text(summary), about(Event.REPORT)
+        logger.info("%s; cloud: %d delivered, %d waiting", text, delivered, after.waiting, extra=extra)
 
     def _interval_from(self, start_mono_s: float, offset_s: float, previous_end_utc_ms: int) -> Interval:
         """Return the interval that begins at ``start_mono_s`` and ends on the next whole multiple.

@@ -24,8 +24,10 @@ try:
     from command_line import VERSION, parse_arguments
     from config_file import ConfigurationError
     from daemon import Daemon
+    from events import Event, about
     from exit_codes import EXIT_CHECK_FAILED, EXIT_CLEAN, EXIT_CONFIGURATION, EXIT_INTERNAL
     from instance import HeldByAnother, InstanceLock, look_for_others
+    from journal import is_journal
     from log_setup import SecretFilter, set_up_logging
     from service_manager import ServiceManager
     from settings import Settings, load_settings
@@ -44,7 +46,7 @@ def run(
     """Run the daemon until a signal, a crash or ``seconds`` have passed. Return the exit code."""
     secret_filter = set_up_logging(settings.folder, level=level, secrets=settings.secrets(), console=console)
     for warning in settings.warnings:
-        logger.warning("%s", warning)
+        logger.warning("%s", warning, extra=about(Event.CONFIGURATION))
     lock, clock = InstanceLock(settings.folder), Clock()
     try:
         lock.acquire(settings.ports())
@@ -54,7 +56,7 @@ def run(
     reload = partial(reload_configuration, config, daemon, secret_filter)
     supervisor = Supervisor(daemon, ServiceManager(os.environ, clock), clock, reload if reloads else None)
     supervisor.obey_signals()
-    logger.info("PowerMonitorMiddleware %s starts: %s", VERSION, settings.outline())
+    logger.info("PowerMonitorMiddleware %s starts: %s", VERSION, settings.outline(), extra=about(Event.START))
     gc.collect()
     gc.freeze()  # what the imports left is never garbage: not to be looked through again for years
     try:
@@ -66,28 +68,29 @@ def run(
     daemon.stop()
     lock.release()
     supervisor.close()
-    logger.info("PowerMonitorMiddleware has stopped")
+    logger.info("PowerMonitorMiddleware has stopped", extra=about(Event.STOP))
     logging.shutdown()
     return EXIT_INTERNAL if supervisor.crashed else EXIT_CLEAN
 
 
 def reload_configuration(config: Path, daemon: Daemon, secret_filter: SecretFilter) -> None:
     """Read the configuration again; if it is good, go on with it, else with the one there is."""
-    logger.info("the configuration is read again")
+    extra = about(Event.CONFIGURATION)
+    logger.info("the configuration is read again", extra=extra)
     try:
         settings = load_settings(config)
         secret_filter.keep(settings.secrets())
         look_for_others(set(settings.ports()) - set(daemon.settings.ports()))
     except (ConfigurationError, HeldByAnother) as exc:
         for line in str(exc).splitlines():
-            logger.error("%s", line)
-        logger.error("nothing of it is used: everything goes on as before. Correct it and reload again")
+            logger.error("%s", line, extra=extra)
+        logger.error("nothing of it is used: everything goes on as before. Correct it and reload again", extra=extra)
         daemon.refuse_reload("the changed configuration is refused, see the log; the old one is used")
         return
     for warning in settings.warnings:
-        logger.warning("%s", warning)
+        logger.warning("%s", warning, extra=extra)
     daemon.reload(settings)
-    logger.info("the configuration is used: %s", settings.outline())
+    logger.info("the configuration is used: %s", settings.outline(), extra=extra)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -109,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return refuse_to_start(f"the demo does not start: {exc}", EXIT_CHECK_FAILED)
             print(f"Demo: simulated meters, battery and cloud. Log and data are in {config.parent}", flush=True)
         try:
-            settings = load_settings(config)
+            settings = load_settings(config, to_run=not options.check_config)
         except ConfigurationError as exc:
             return refuse(exc, config, level)
         if options.check_config:
@@ -132,23 +135,26 @@ def refuse_to_start(reason: str, code: int) -> int:
 
 def refuse(error: ConfigurationError, config: Path, level: int) -> int:
     """Tell the operator on stderr, and in the log if there is a place for it, what is wrong with the configuration."""
-    print(error, file=sys.stderr)
-    if config.is_file():
+    has_log = config.is_file()
+    if not (has_log and is_journal()):  # else the log brings it there
+        print(error, file=sys.stderr)
+    if has_log:
         set_up_logging(config.absolute().parent, level=level, secrets=(), console=None)
         for line in str(error).splitlines():
-            logger.critical("%s", line)
+            logger.critical("%s", line, extra=about(Event.CONFIGURATION))
         logging.shutdown()
     return EXIT_CONFIGURATION
 
 
 def guarded_main() -> int:
     """Do as ``main()`` does, and end with exit code 70 where that has an error, so that it is started again."""
-    faulthandler.enable()  # the service manager's watchdog ends a process by a signal that has all stacks printed
+    if sys.stderr is not None:
+        faulthandler.enable()  # the service manager's watchdog ends a process by a signal that has all stacks printed
     os.environ.setdefault("RES_OPTIONS", "timeout:3 attempts:1")  # a name server that is gone is not waited for long
     try:
         return main()
     except Exception:  # as in Worker: an error of the program must be in the log, and told from every other end
-        logger.critical("the daemon ends, to be started afresh", exc_info=True)
+        logger.critical("the daemon ends, to be started afresh", exc_info=True, extra=about(Event.CRASH))
         return EXIT_INTERNAL
 
 

@@ -89,9 +89,9 @@ def _warn_of_values(file: ConfigFile) -> None:
     for name in ("API_PASSWORD", "redis_authpw"):
         if re.fullmatch(r"[A-Za-z]{1,7}", value[name] or ""):  # as log_setup.py has it
             file.warn(f"{name} is a short word: the log hides it only where it is a value. Choose a longer password")
-        if "%%" in (value[name] or ""):
+        if "%%" in (value[name] or "") and value[name] in file.texts(name):
             file.warn(f"{name} holds %%: it is taken as it stands. If the password itself has one %, write one %")
-    if value["auth_redis"] and not value["redis_authpw"]:
+    if value["auth_redis"] and not (value["redis_authpw"] or value["redis_authpw_file"]):
         file.warn("auth_redis is True but there is no redis_authpw: no password is sent to Redis")
 
 

@@ -161,6 +161,7 @@ class ConfigFile:
         self.problems = problems
         self.warnings: list[str] = []
         self.values: dict[str, Any] = {}
+        self.places: dict[str, tuple[str, str]] = {}  # section and spelling of what counts
         self.reported: set[str] = set()  # keys whose problem is known: that they have no value is not a second one
 
     def warn(self, warning: str) -> None:
@@ -206,10 +207,17 @@ class ConfigFile:
         """Read every key of the table, its default where the file has none; report what is wrong or missing."""
         for key in self.table.keys:
             section, name, text = self._find(key)
+            self.places[key.name] = (section, name)
             self.values[key.name] = None if text is None else self._value(key, (section, name), text)
         for key in self.table.keys:
             if self.values[key.name] is None and key.name not in self.reported and key.needed(self.values):
                 self.refuse(key.name, f"is missing: {key.help}")
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """Return all that the file has under any spelling of a key, also what does not count."""
+        places = self.table.spellings(self.table.by_spelling[name.lower()])
+        texts = (self.sections.get(section, {}).get(spelling.lower()) for section, spelling in places)
+        return tuple(dict.fromkeys(text for text in texts if text))
 
     def _find(self, key: Key) -> tuple[str, str, str | None]:
         """Return section, spelling and text of what counts. Empty is absent for a key without a default."""

@@ -22,6 +22,7 @@ from config_values import (
     ohm,
     port,
     ports,
+    secret_path,
     url,
     whole,
     word,
@@ -65,7 +66,8 @@ KEYS = (
     Key("DEFAULT", "self_mac", mac, None, "the MAC of your device in the Aretas account", _always),
     Key("DEFAULT", "API_URL", url, None, "the address of Aretas, https://iot.aretas.ca/rest/", _always),
     Key("DEFAULT", "API_USERNAME", credential, None, "the user name of your Aretas account", _always),
-    Key("DEFAULT", "API_PASSWORD", credential, None, "the password of your Aretas account", _always, secret=True),
+    Key("DEFAULT", "API_PASSWORD", str, None, "the password of your Aretas account", secret=True),
+    Key("DEFAULT", "API_PASSWORD_FILE", secret_path, None, "the file that holds this password", secret=True),
     Key("XDM", "xdm_voltage_enable", _boolean, "False", "whether there is a meter of the battery voltage"),
     Key(
         "XDM",
@@ -121,6 +123,7 @@ KEYS = (
     Key("REDIS", "auth_redis", _boolean, None, "whether the password is sent"),
     Key("REDIS", "redis_username", str, None, "the user name at the server"),
     Key("REDIS", "redis_authpw", str, None, "the password of the server", secret=True),
+    Key("REDIS", "redis_authpw_file", secret_path, None, "the file that holds this password", secret=True),
     Key("REDIS", "redis_ttl", whole(0, 1_000_000_000, _seconds), "0", "when stale values vanish"),
 )
 
@@ -129,6 +132,7 @@ ALIASES = {
     ("ARETAS", "API_URL"): "API_URL",
     ("ARETAS", "API_USERNAME"): "API_USERNAME",
     ("ARETAS", "API_PASSWORD"): "API_PASSWORD",
+    ("ARETAS", "API_PASSWORD_FILE"): "API_PASSWORD_FILE",
     ("REDIS", "enable_redis"): "redis_enable",
     ("REDIS", "auth_pw"): "redis_authpw",
 }

@@ -15,6 +15,8 @@ from datetime import date
 from typing import Any
 from urllib.parse import urlsplit
 
+EXAMPLES = ("username", "password", "changeme")  # of an account, as config.cfg.example has them
+
 _LARGEST_ZERO_UV = 5_000.0  # a tenth of the 50 mV range; what is more is a current, not a zero
 
 
@@ -133,8 +135,8 @@ def mac(text: str) -> int:
 
 
 def credential(text: str) -> str:
-    """Return a user name or password as it stands."""
-    if text in ("username", "password", "changeme"):
+    """Return a user name as it stands."""
+    if text in EXAMPLES:
         raise ValueError("is still the example's value: put in what you log in to your Aretas account with")
     return text
 
@@ -204,6 +206,13 @@ def log_path(text: str) -> str:
     if not text.isprintable() or not re.fullmatch(r"[^\"'].*\.jsonl", text) or re.search(r"\s[#;]", text):
         raise ValueError("must be the path of a file that ends in .jsonl, such as wire.jsonl, without quotes")
     return text
+
+
+def secret_path(text: str) -> str:
+    """Return the path of a file with a password, or ``credential``: the service manager passes it."""
+    if not text.isprintable() or text[:1] in "\"'" or re.search(r"\s[#;]", text):
+        raise ValueError("must be the path of a file that holds the password alone, without quotes, or: credential")
+    return text.lower() if text.lower() == "credential" else text
 
 
 def ohm(text: str) -> float:

@@ -46,7 +46,7 @@ def examine(config: Path, clock: Clock, *, send_test: bool = False) -> Iterator[
     Blocks 30 s at most for each line, about 10 s for all of them if all is well.
     """
     try:
-        settings = load_settings(config)
+        settings = load_settings(config, to_run=False)
     except ConfigurationError as exc:
         yield from (fail("configuration", f"{problem}") for problem in exc.problems)
         return
@@ -148,6 +148,8 @@ class _Examination:
         ]
         if self._daemon:
             return warn("send-test", "nothing sent: the daemon runs, and sends by itself (see --status)")
+        if not self._settings.api.password:
+            return warn("send-test", "nothing sent: only the service knows the password")
         if not measured or list(_swapped(self._meters)):
             return warn("send-test", "nothing sent: no meter has a reading that can be sent")
         if not self._time_keeper.verdict().trusted:
@@ -264,6 +266,8 @@ def _redis(settings: RedisSettings | None) -> Finding:
     from redis_cache import trouble_with  # here, because most do without it
 
     where = f"{settings.host}:{settings.port}"
+    if settings.password == "":
+        return warn("redis", f"{where}: not tried: only the service knows the password")
     trouble = trouble_with(settings)
     if trouble is not None:
         return fail(
@@ -282,6 +286,7 @@ class _Cloud:
     def __init__(self, settings: Settings, time_keeper: TimeKeeper) -> None:
         self._mac = settings.self_mac
         self._url = settings.api.url
+        self._password_known = bool(settings.api.password)
         self.client = AretasClient(
             settings.api.url,
             settings.api.username,
@@ -294,6 +299,14 @@ class _Cloud:
 
     def run(self) -> Iterator[Finding]:
         """Log in and look for the device. Blocks 16 s at most."""
+        if not self._password_known:
+            yield warn(
+                "log-in",
+                "not tried: only the service knows the password. To have it tried, name a file that holds it: "
+                "sudo API_PASSWORD_FILE=/path/of/the/file sh run.sh --check",
+            )
+            yield warn("device", f"{self._mac}: not looked for, because there was no log-in")
+            return
         try:
             self.client.log_in()
         except LogInRefused as exc:

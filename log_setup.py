@@ -1,4 +1,4 @@
-"""The log: one file beside config.cfg, the terminal if there is one, and no secret in either.
+"""The log: one file beside config.cfg, the terminal or the journal if there is one, and no secret in any of them.
 
 Set up by the main thread, written to by every thread. Guarantees: a line is ``time - logger - level - message`` with
 local time and its UTC offset; what comes from outside cannot forge a line (control characters of a message are
@@ -29,6 +29,8 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
+
+from journal import JournalHandler, is_journal
 
 LOG_NAME = "PowerMonitorMiddleware.log"
 LOG_BYTES = 10_000_000
@@ -63,21 +65,24 @@ _GIVEAWAYS = (
 def set_up_logging(folder: Path, *, level: int, secrets: Iterable[str], console: TextIO | None) -> SecretFilter:
     """Make the root logger write to the log file in ``folder`` and to ``console``; what it was set up to before ends.
 
-    Opens nothing: the file is opened by the first line. If that fails, it is said once, on the console or else on
-    stderr, and tried again with every further line.
+    If stderr is the journal, the lines go there too, and to no console that would bring them there a second time.
+    Opens nothing: the file is opened by the first line. If that fails, it is said once, on the console, in the journal
+    or else on stderr, and tried again with every further line.
     """
     reset_logging()
     secret_filter = SecretFilter(secrets)
-    terminal = Console(console if console is not None else sys.stderr)
-    file = LogFile(folder / LOG_NAME, notices=terminal)
-    for handler in (terminal, file):
+    others: list[logging.Handler] = [JournalHandler()] if is_journal() else []
+    if console is not None and not (others and is_journal(console)):
+        others.append(Console(console))
+    notices = others[0] if others else Console(sys.stderr)
+    file = LogFile(folder / LOG_NAME, notices=notices)
+    for handler in (file, *others, notices):
         handler.addFilter(secret_filter)
         handler.setFormatter(LineFormatter())
     root = logging.getLogger()
     root.setLevel(level)
-    root.addHandler(file)
-    if console is not None:
-        root.addHandler(terminal)
+    for handler in (file, *others):
+        root.addHandler(handler)
     return secret_filter
 
 

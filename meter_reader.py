@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
 from clock import Clock
+from events import Event, about
 from reading_checks import HoldWatch, RangeSteps
 from sample_slots import Check, Reading
 from state_log import StateLog
@@ -224,6 +225,7 @@ class MeterReader(Worker):
             identity.firmware,
             port,
             self.meter.range.label if self.meter.range else self.meter.mode.name,
+            extra=about(Event.METER_READY, self.name),
         )
 
     def _answer(self, begun_mono_s: float, job: _Job) -> None:
@@ -300,7 +302,8 @@ class MeterReader(Worker):
         self._drop_jobs("Unsettled")
         self.meter.use_range(number)
         label = self.meter.range.label
-        logger.info("%s: changes its range from %s to %s, as the current has changed", self.name, before, label)
+        words = f"changes its range from {before} to {label}, as the current has changed"
+        logger.info("%s: %s", self.name, words, extra=about(Event.RANGE, self.name))
 
     def _take_look(self, asked_mono_s: float) -> None:
         """Look for zeros, and at the digits; not if the last sample took so long that it would delay the next one."""

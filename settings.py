@@ -15,17 +15,21 @@ from pathlib import Path
 from typing import Any
 
 from config_checks import check_ports, check_together, current_range, current_ranges
-from config_file import ConfigurationError, read_config_file
+from config_file import ConfigFile, ConfigurationError, read_config_file
 from config_keys import TABLE, VOLTAGE_RANGES
 from config_keys import CurrentSource as CurrentSource
 from config_keys import Rate as Rate
-from config_values import NO_OFFSET, ZeroOffset
+from config_values import EXAMPLES, NO_OFFSET, ZeroOffset
+from credentials import API_PASSWORD, REDIS_PASSWORD, take_password
 from measurements import Device
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiSettings:
-    """The Aretas account, how often it is reported to, and under which sensor types."""
+    """The Aretas account, how often it is reported to, and under which sensor types.
+
+    ``password`` is empty where it need not be known, and only the service manager knows it.
+    """
 
     url: str
     username: str
@@ -96,7 +100,10 @@ class CurrentMeterSettings(MeterSettings):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedisSettings:
-    """The Redis server of the latest values. ``ttl_s`` = 0: they never vanish."""
+    """The Redis server of the latest values. ``ttl_s`` = 0: they never vanish.
+
+    ``password`` is ``None`` if none is sent, empty where it need not be known and only the service manager knows it.
+    """
 
     host: str
     port: int
@@ -130,6 +137,7 @@ class Settings:
     store: StoreSettings
     folder: Path
     warnings: tuple[str, ...]
+    passwords: tuple[str, ...] = field(repr=False)
 
     def ports(self) -> list[str]:
         """Return the ports of the meters."""
@@ -141,21 +149,35 @@ class Settings:
         return f"a sample every {sample_s:g} s, a report every {report_s:g} s, to {self.api.url}"
 
     def secrets(self) -> tuple[str, ...]:
-        """Return every value that may appear in no log."""
-        redis_password = self.redis.password if self.redis else None
-        return tuple(secret for secret in (self.api.password, redis_password) if secret)
+        """Return every value that may appear in no log: the passwords of all sources, also those that do not count."""
+        return self.passwords
 
 
-def load_settings(path: Path) -> Settings:
-    """Read and check the file at ``path``. Raise ``ConfigurationError`` with everything that is wrong with it."""
-    file = read_config_file(path, TABLE)
+def load_settings(path: Path, *, to_run: bool = True) -> Settings:
+    """Read and check the file at ``path``, and the passwords that are kept elsewhere.
+
+    Raise ``ConfigurationError`` with everything that is wrong. Without ``to_run`` a password that only the service
+    manager passes may be absent: it is empty then.
+    """
+    file, folder = read_config_file(path, TABLE), path.absolute().parent
+    value = file.values
+    redis_used = bool(value["redis_enable"]) and value["auth_redis"] is not False
+    passwords = (
+        *take_password(file, API_PASSWORD, folder, used=True, at_hand=to_run),
+        *take_password(file, REDIS_PASSWORD, folder, used=redis_used, at_hand=to_run),
+    )
     check_together(file)
     check_ports(file, path.parent)
     if file.problems:
         raise ConfigurationError(path, file.problems)
-    if os.name == "posix" and path.stat().st_mode & 0o004:
+    if os.name == "posix" and path.stat().st_mode & 0o004 and _holds_password(file):
         file.warn(f"every user of this computer can read the password in {path}: run  chmod 600 {path}")
-    return _settings(file.values, path.absolute().parent, file.warnings)
+    return _settings(value, folder, file.warnings, passwords)
+
+
+def _holds_password(file: ConfigFile) -> bool:
+    account = set(file.texts(API_PASSWORD.key)).difference(EXAMPLES)
+    return bool(account or file.texts(REDIS_PASSWORD.key))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +198,7 @@ def load_ports(path: Path) -> NamedPorts:
     )
 
 
-def _settings(value: Mapping[str, Any], folder: Path, warnings: Iterable[str]) -> Settings:
+def _settings(value: Mapping[str, Any], folder: Path, warnings: Iterable[str], passwords: Iterable[str]) -> Settings:
     return Settings(
         self_mac=value["self_mac"],
         api=ApiSettings(
@@ -197,6 +219,7 @@ def _settings(value: Mapping[str, Any], folder: Path, warnings: Iterable[str]) -
         store=_store(value),
         folder=folder,
         warnings=tuple(warnings),
+        passwords=tuple(dict.fromkeys(passwords)),
     )
 
 

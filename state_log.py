@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 
 from clock import Clock
+from events import Event, about
 
 _SUMMARY_EVERY_S = 3600.0
 
@@ -51,20 +52,24 @@ class StateLog:
         self._trouble, self._message = kind, message
         if kind not in self._told:
             self._told.add(kind)
-            self._logger.log(level, "%s: %s", self._subject, message)
+            extra = about(Event.TROUBLE_BEGINS, self._subject)
+            self._logger.log(level, "%s: %s", self._subject, message, extra=extra, stacklevel=2)
         elif now_mono_s >= self._summary_due_mono_s:
             self._summary_due_mono_s = now_mono_s + _SUMMARY_EVERY_S
-            lasted, failures = self._lasted(), self._repeats + 1
-            self._logger.log(level, "%s: still, after %s and %d failures: %s", self._subject, lasted, failures, message)
+            words = f"still, after {self._lasted()} and {self._repeats + 1} failures"
+            extra = about(Event.TROUBLE_LASTS, self._subject)
+            self._logger.log(level, "%s: %s: %s", self._subject, words, message, extra=extra, stacklevel=2)
         else:
-            self._logger.debug("%s: %s", self._subject, message)
+            self._logger.debug("%s: %s", self._subject, message, stacklevel=2)
         self._repeats += 1
 
     def well(self, message: str) -> None:
         """Note that it works. INFO with how long the trouble was and how many failures it had; else nothing."""
         if self._trouble is None:
             return
-        self._logger.info("%s: %s after %s (failures: %d)", self._subject, message, self._lasted(), self._repeats)
+        words = f"{message} after {self._lasted()} (failures: {self._repeats})"
+        extra = about(Event.TROUBLE_ENDS, self._subject)
+        self._logger.info("%s: %s", self._subject, words, extra=extra, stacklevel=2)
         self._trouble = None
 
     def _lasted(self) -> str:

@@ -22,6 +22,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from clock import Clock
+from events import Event, about
 from exit_codes import EXIT_INTERNAL
 from service_manager import ServiceManager
 from worker import Worker
@@ -153,6 +154,7 @@ class Supervisor:
             worker.name,
             self._look_every_s * _LOOKS,
             worker.stack(),
+            extra=about(Event.HANG),
         )
 
 

@@ -19,6 +19,7 @@ import threading
 from dataclasses import dataclass
 
 from clock import Clock
+from events import Event, about
 
 logger = logging.getLogger(__name__)
 
@@ -85,9 +86,10 @@ class TimeKeeper:
             return
         self._told = (verdict.kind, verdict.trusted)
         if verdict.trusted:
-            logger.info("the time is known: %s", verdict.why)
+            logger.info("the time is known: %s", verdict.why, extra=about(Event.CLOCK))
         else:
-            logger.warning("%s; readings are held back until the time is known", verdict.why)
+            words = "readings are held back until the time is known"
+            logger.warning("%s; %s", verdict.why, words, extra=about(Event.CLOCK))
 
     def _judge(self, wall_offset_s: float, now_mono_s: float) -> Verdict:
         if self._clock.kernel_synchronised():  # asked every time: a step takes its word back at once

@@ -75,7 +75,7 @@ def _zero(config: Path, seconds: float | None, write: bool) -> int:
     from zero import SECONDS, ZeroRefused, take_zero
 
     try:
-        take_zero(load_settings(config), config, Clock(), _show, seconds=seconds or SECONDS, write=write)
+        take_zero(load_settings(config, to_run=False), config, Clock(), _show, seconds=seconds or SECONDS, write=write)
     except ConfigurationError as exc:
         print(exc, file=sys.stderr)
         return EXIT_CONFIGURATION

@@ -22,6 +22,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from clock import Clock
+from events import Event, about
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +85,8 @@ class Worker(ABC):
                 self.step()
             self.finish()
         except Exception:  # the one broad handler: a bug must end the process, loudly, and not just one thread
-            logger.critical("%s crashed; the daemon ends so that it can be started afresh", self.name, exc_info=True)
+            text = "%s crashed; the daemon ends so that it can be started afresh"
+            logger.critical(text, self.name, exc_info=True, extra=about(Event.CRASH))
             on_crash()
 
     def finish(self) -> None:  # noqa: B027  (most workers leave nothing behind)

@@ -209,7 +209,7 @@ def _store(
 
 def _check(new: Path, settings: Settings, offset_uv: float) -> None:
     """Raise unless the new file says what the old one said, with the new offset."""
-    got = load_settings(new).current_meter
+    got = load_settings(new, to_run=False).current_meter
     if got is None or got.port != (settings.current_meter and settings.current_meter.port):
         raise NotStored("The file has been changed meanwhile")
     if got.zero_offset.offset_uv != offset_uv:

@@ -377,6 +377,17 @@ def test_log_in_and_device(tmp_path: Path, spoil: Callable[[Rig], None], log_in:
     assert words in got.message("log-in") + got.message("device")
 
 
+def test_a_password_that_only_the_service_gets_is_not_tried(tmp_path: Path) -> None:
+    with Rig(tmp_path) as rig:
+        keys: dict[str, object] = {"API_PASSWORD": None, "API_PASSWORD_FILE": "credential"}
+        rig.configure({"DEFAULT": keys, "REDIS": {"redis_enable": True, "redis_authpw_file": "credential"}})
+        got = checked(tmp_path, "--send-test")
+        assert not rig.cloud.calls
+    for check in ("log-in", "redis", "send-test"):
+        assert got.result(check) == "WARN"
+        assert "only the service knows the password" in got.message(check)
+
+
 def test_redis_that_is_down_or_refuses_is_a_failure(tmp_path: Path) -> None:
     with Rig(tmp_path) as rig, RedisServer(tmp_path, password="server-pass") as server:
         one_meter(rig, {"REDIS": {"redis_enable": True, "redis_port": server.port, "redis_authpw": "wrong-pass"}})

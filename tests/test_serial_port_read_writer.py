@@ -113,7 +113,7 @@ def test_direct_current_measurement_needs_no_shunt(tmp_path: Path) -> None:
 def test_the_zero_offset_is_subtracted_at_the_shunt_before_polarity_and_power(tmp_path: Path) -> None:
     with Rig(tmp_path) as rig:
         keys = {"xdm_current_zero_offset": f"-2000 2026-11-24 {CURRENT_SERIAL}", "xdm_current_reverse_polarity": True}
-        with sampling(load_settings(rig.configure({"XDM": keys}, sample_ms=100))) as (_, buffer):
+        with sampling(settings_of(rig, 100, keys)) as (_, buffer):
             wait_for(lambda: len(buffer.having(*BOTH)) >= 3)
     for sample in buffer.having(*BOTH):
         assert sample.current_a == pytest.approx(-(0.010 + 0.002) / SHUNT_OHM, abs=0.05)
@@ -127,7 +127,7 @@ def test_a_current_within_the_deadband_is_exactly_none_and_so_is_its_power(tmp_p
     keys = {"xdm_current_zero_offset": "10", "xdm_current_deadband": 0.05}  # 33.3 microvolts at this shunt
     with (
         Rig(tmp_path, shunt_volts=shunt_volts) as rig,
-        sampling(load_settings(rig.configure({"XDM": keys}, sample_ms=350))) as (_, buffer),
+        sampling(settings_of(rig, 350, keys)) as (_, buffer),
     ):
         wait_for(lambda: len(buffer.having(*BOTH)) >= 15)
     within = [sample for sample in buffer.having(*BOTH) if sample.current_a == 0.0]
@@ -141,7 +141,7 @@ def test_a_current_within_the_deadband_is_exactly_none_and_so_is_its_power(tmp_p
 def test_a_zero_offset_of_another_meter_is_warned_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with Rig(tmp_path) as rig:
         keys = {"xdm_current_zero_offset": "-12.3 2026-11-24 24152470"}
-        with sampling(load_settings(rig.configure({"XDM": keys}, sample_ms=250))) as (_, buffer):
+        with sampling(settings_of(rig, 250, keys)) as (_, buffer):
             wait_for(lambda: buffer.having(*BOTH))
             rig.current.faults.once(lost(), to="MEAS1?")
             wait_for(lambda: buffer.having("voltage_v"))

@@ -59,6 +59,16 @@ def test_it_shows_mean_scatter_and_amperes_and_the_line_to_write(tmp_path: Path)
     assert [path.name for path in tmp_path.iterdir()] == ["config.cfg"]
 
 
+def test_it_needs_no_password_and_finds_a_file_beside_the_configuration(tmp_path: Path) -> None:
+    with Rig(tmp_path, shunt_volts=lambda _: 100e-6) as rig:
+        (tmp_path / "secret").write_text("hunter2secret\n", encoding="utf-8")
+        for source in ("credential", "secret"):
+            rig.configure({"DEFAULT": {"API_PASSWORD": None, "API_PASSWORD_FILE": source}})
+            done = zero(rig, "--write")
+            assert (done.returncode, done.stderr) == (0, "")
+            assert "Written into" in done.stdout
+
+
 def test_written_it_changes_one_line_of_the_file_and_the_daemon_uses_it(tmp_path: Path) -> None:
     with Rig(tmp_path, shunt_volts=lambda _: 100e-6) as rig:
         config = rig.configure({"XDM": {KEY: "3", "xdm_current_port": rig.folder / "current"}})

@@ -6,6 +6,7 @@ import itertools
 import random
 import re
 import sys
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def _ask(pair: MeterPair, meter: str, *questions: bytes, path: str = "") -> list
             for question in questions:
                 port.write(question + b"\n")
                 answers.append(port.read_until(b"\n"))
-    except serial.SerialException as exc:
+    except (serial.SerialException, termios.error) as exc:  # the latter if it goes while it is being opened
         return str(exc)
     return answers
 
