@@ -68,25 +68,19 @@ check_computer() {
 shown() { systemctl show --property="$2" --value "$1" 2>/dev/null || true; } # a setting of an installed service
 
 apt_install() {
-  # shellcheck disable=SC2086 # several words are meant
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $wanted >/dev/null
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python3 python3-venv >/dev/null
 }
 
 install_packages() {
-  wanted=
-  python3 -c 'import ensurepip, venv' 2>/dev/null || wanted="python3 python3-venv"
-  python3 -c 'import systemd.journal' 2>/dev/null || wanted="${wanted:+$wanted }python3-systemd"
-  [ -n "$wanted" ] || return 0
+  ! python3 -c 'import ensurepip, venv' 2>/dev/null || return 0
   if ! command -v apt-get >/dev/null; then
-    say "not found, and there is no apt-get to install it: $wanted. Without python3-systemd the log has fewer details, no more"
+    say "Python's venv was not found, and there is no apt-get to install it; going on"
     return 0
   fi
-  say "installing packages: $wanted"
+  say "installing packages: python3 python3-venv"
   [ -z "$dry" ] || return 0
-  if apt_install 2>/dev/null || { apt-get update -qq && apt_install; }; then return 0; fi
-  [ "$wanted" != python3-systemd ] || say "it could not be installed: the log has fewer details, no more. Going on"
-  [ "$wanted" = python3-systemd ] ||
-    fail "apt-get could not install $wanted, see above." \
+  apt_install 2>/dev/null || { apt-get update -qq && apt_install; } ||
+    fail "apt-get could not install python3 and python3-venv, see above." \
       "The program was not changed; a service that runs goes on." "Is there a network? Type the same command again when there is."
 }
 

@@ -81,6 +81,17 @@ def test_each_worker_that_hangs_ends_the_feeding_and_the_process(tmp_path: Path,
     assert re.search(r"CRITICAL -   +File .*, in spoilt\n", rig.log)  # where it hangs
 
 
+@pytest.mark.parametrize("worker", ["uploader", "voltage meter"])
+def test_a_worker_whose_thread_ends_without_a_word_ends_the_process_too(tmp_path: Path, worker: str) -> None:
+    with Rig(tmp_path) as rig:
+        rig.configure()
+        shorter = "import supervisor; supervisor._HANGS_AFTER_S = 2.5"
+        rig.process = start_daemon(tmp_path, code=_spoilt(WORKERS[worker], "raise SystemExit", shorter))
+        rig.process.communicate(timeout=20)
+        assert rig.process.returncode == 70
+    assert f"{worker} hangs" in rig.log
+
+
 def test_without_a_service_manager_a_hanging_worker_ends_the_process_too(tmp_path: Path) -> None:
     with Rig(tmp_path) as rig:
         rig.configure()
@@ -160,6 +171,20 @@ def test_a_process_that_was_stopped_for_longer_than_that_does_not_take_it_for_a_
         assert rig.stop()[0] == 0
 
 
+def test_a_reload_before_sampling_has_begun_makes_nothing_ready(tmp_path: Path) -> None:
+    with Rig(tmp_path, plugged_in=False) as rig, ServiceSocket(tmp_path / "notify") as manager:
+        rig.configure()
+        rig.process = start_daemon(tmp_path, environment={"NOTIFY_SOCKET": str(manager.path)})
+        wait_for(lambda: "WATCHDOG=1" in manager.messages, what="it supervises")
+        rig.process.send_signal(signal.SIGHUP)
+        rig.wait_for_log("the configuration is used: ")
+        used_mono_s = Clock().mono_s()
+        wait_for(lambda: "READY=1" in manager.messages, what="ready")
+        assert manager.times_of("READY=1")[0] > used_mono_s + 1  # without meters sampling begins after 4 s
+        assert not [each for each in manager.messages if each.startswith("RELOADING=1")]
+        assert rig.stop()[0] == 0
+
+
 def test_a_service_manager_that_is_gone_costs_nothing(tmp_path: Path) -> None:
     with Rig(tmp_path) as rig:
         rig.configure()
@@ -214,6 +239,8 @@ def test_a_worker_that_waits_beats_and_long_work_of_the_database_is_no_hanging(t
     wait_for(lambda: still.beats == 1)
     assert [watch.hung([still], work) for work in range(20)] == [None] * 20
     assert [watch.hung([still], 20) for _ in range(7)] == [None] * 6 + [still]
+    unstarted = _Idle("unstarted", Clock())
+    assert [watch.hung([unstarted], 0) for _ in range(7)] == [None] * 6 + [unstarted]
     for each in (worker, still):
         each.request_stop()
         assert each.join(Clock().mono_s() + 5)
