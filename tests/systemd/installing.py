@@ -192,7 +192,7 @@ def password_kept(box: Box) -> None:
 
 def files_with(box: Box, text: str) -> list[str]:
     """Return the files that have a text in them, of those that the service, its installation or systemd may write."""
-    grep = f"LC_ALL=C grep -rlaF --devices=skip --exclude-dir=.venv -e '{text}'"
+    grep = f"LC_ALL=C grep -rlaF --devices=skip --exclude-dir=.venv --exclude-dir=journal -e '{text}'"
     folders = f"{DATA} {DATA}-* /etc /opt /tmp /var/log /var/tmp /var/lib/systemd /run/systemd"
     return box.run("sh", "-c", f"{grep} {folders} 2>/dev/null", check=False).stdout.split()
 
