@@ -90,6 +90,7 @@ install_program() {
     echo "would do: copy the program from $source to $program, and install its packages there"
     return 0
   fi
+  install -d -m 755 "${program%/*}"
   new=$(mktemp -d "$program.new.XXXXXX")
   trap 'rm -rf "$new"' EXIT
   chmod 755 "$new"

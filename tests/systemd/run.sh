@@ -34,6 +34,7 @@ can_run() {
   fi
 }
 
+# shellcheck disable=SC2329 # the trap calls it
 clean_up() {
   status=$?
   trap - EXIT INT TERM
@@ -42,7 +43,7 @@ clean_up() {
     leader=$(leader) || leader=
     [ -z "$leader" ] || kill -RTMIN+4 "$leader" 2>/dev/null || true # to systemd: power off
     waited=0
-    while kill -0 "$keeper" 2>/dev/null && [ $waited -lt 50 ]; do
+    while kill -0 "$keeper" 2>/dev/null && [ "$waited" -lt 50 ]; do
       waited=$((waited + 1))
       sleep 0.1
     done
@@ -72,6 +73,7 @@ make_base() {
   else
     mkdir -p "$work/root" && tar -C "$work/root" -xpf "$base"
   fi
+  cp "$cache/archives/"*.deb "$work/root/var/cache/apt/archives/" 2>/dev/null || true # none yet
 }
 
 # What the host needs to reach its package servers, the container needs too.
@@ -125,14 +127,13 @@ status=133
 while [ $status = 133 ]; do
   status=0
   systemd-nspawn --quiet --register=no --keep-unit --boot --directory="$ROOT" --machine="$MACHINE" \
-    --console=read-only --capability=all --system-call-filter="bpf @keyring" \
-    --bind="$CACHE/archives:/var/cache/apt/archives" "$@" </dev/null || status=$?
+    --console=read-only --capability=all --system-call-filter="bpf @keyring" "$@" </dev/null || status=$?
 done
 echo $$ >/sys/fs/cgroup/cgroup.procs
 find "/sys/fs/cgroup/$MACHINE" -depth -type d -exec rmdir {} +
 BOOT
   # shellcheck disable=SC2046 # one word for each folder
-  MACHINE=$machine ROOT=$work/root CACHE=$cache unshare --mount sh "$work/boot.sh" $(cat "$work/binds") >"$work/boot.log" 2>&1 &
+  MACHINE=$machine ROOT=$work/root unshare --mount sh "$work/boot.sh" $(cat "$work/binds") >"$work/boot.log" 2>&1 &
   keeper=$!
   wait_for_boot
 }
@@ -142,7 +143,7 @@ leader() { nspawn=$(pgrep -P "$keeper") && pgrep -P "$nspawn" | head -n 1; }
 
 wait_for_boot() {
   waited=0
-  while [ $waited -lt 300 ]; do
+  while [ "$waited" -lt 300 ]; do
     if [ -n "$(leader)" ]; then
       case $(inside systemctl is-system-running 2>/dev/null) in running | degraded) return 0 ;; esac
     fi
@@ -169,4 +170,7 @@ boot
 inside apt-get update -qq >/dev/null 2>&1 || skip "the container reaches no package server"
 copy_project
 cd "$project"
-python3 -B -m tests.systemd.story "$keeper" "$work/root"
+code=0
+python3 -B -m tests.systemd.story "$keeper" "$work/root" || code=1
+cp -n "$work/root/var/cache/apt/archives/"*.deb "$cache/archives/" 2>/dev/null || true # for the next time
+exit "$code"
