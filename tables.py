@@ -15,6 +15,7 @@ from measurements import Datum, Device, Interval, IntervalSummary, PowerSample, 
 from store import DamagedRow
 
 _BITS = (1, 2, 4)  # of V, A, kW in ``interval.waiting``
+ALL_BITS = sum(_BITS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +113,12 @@ def count_waiting(cursor: sqlite3.Cursor) -> int:
             "FROM interval INDEXED BY interval_waiting WHERE waiting != 0"
         ).fetchone()[0]
     )
+
+
+def waiting_bits(cursor: sqlite3.Cursor, number: int) -> int:
+    """Return which readings of an interval wait: none if there is no such interval."""
+    row = cursor.execute("SELECT waiting FROM interval WHERE id = ?", [number]).fetchone()
+    return 0 if row is None else int(row[0])
 
 
 def counts(cursor: sqlite3.Cursor) -> Counter[str]:

@@ -102,6 +102,39 @@ def test_without_a_service_manager_a_hanging_worker_ends_the_process_too(tmp_pat
     assert "uploader hangs" in rig.log
 
 
+#: A disk that hangs: whoever writes to the database waits for ever, with the lock of the outbox in his hands.
+_HUNG_DISK = (
+    "import sys, threading, backend_daemon, outbox, supervisor\n"
+    "def hang(self, *_, **__):\n  with self._changed: open('hung', 'w').close(); threading.Event().wait()\n"
+    "outbox.Outbox.journal = hang\n"
+)
+
+
+def test_a_stop_while_the_disk_hangs_ends_it_within_5_s(tmp_path: Path) -> None:
+    with Rig(tmp_path) as rig:
+        rig.configure()
+        rig.process = start_daemon(tmp_path, code=f"{_HUNG_DISK}sys.exit(backend_daemon.guarded_main())")
+        wait_for((tmp_path / "hung").exists, what="the disk hangs")
+        code, took_s = rig.stop()
+        assert code == 0
+        assert took_s < 5.5
+    assert "the disk does not answer" in rig.log
+
+
+def test_a_reload_while_the_disk_hangs_does_not_keep_the_hang_from_being_noticed(tmp_path: Path) -> None:
+    with Rig(tmp_path) as rig:
+        rig.configure()
+        shorter = "supervisor._HANGS_AFTER_S = 2.5"
+        code = f"{_HUNG_DISK}{shorter}\nsys.exit(backend_daemon.guarded_main())"
+        rig.process = start_daemon(tmp_path, code=code)
+        wait_for((tmp_path / "hung").exists, what="the disk hangs")
+        rig.configure({"STORE": {"store_max_mb": 50}, "API": {"upload_batch": 50}})
+        rig.process.send_signal(signal.SIGHUP)
+        rig.process.communicate(timeout=20)
+        assert rig.process.returncode == 70
+    assert "hangs: it has not gone on" in rig.log
+
+
 def test_one_that_hangs_with_the_log_s_lock_in_its_hands_ends_it_all_the_same(tmp_path: Path) -> None:
     with Rig(tmp_path) as rig:
         rig.configure()
