@@ -356,9 +356,14 @@ def history(cursor: sqlite3.Cursor, limit: int) -> list[int]:
     return [int(number) for (number,) in rows]
 
 
-def delete_history_before(cursor: sqlite3.Cursor, utc_ms: float) -> None:
-    """Delete the intervals that ended before then and of which nothing waits."""
-    cursor.execute("DELETE FROM interval WHERE waiting = 0 AND end_utc_ms < ?", [utc_ms])
+def delete_history_before(cursor: sqlite3.Cursor, utc_ms: float, limit: int) -> int:
+    """Delete the oldest ``limit`` intervals that ended before then and of which nothing waits; return how many."""
+    cursor.execute(
+        "DELETE FROM interval WHERE id IN (SELECT id FROM interval INDEXED BY interval_end "
+        "WHERE waiting = 0 AND end_utc_ms < ? ORDER BY end_utc_ms LIMIT ?)",
+        [utc_ms, limit],
+    )
+    return cursor.rowcount
 
 
 def oldest_waiting_utc_ms(cursor: sqlite3.Cursor) -> int | None:
