@@ -73,6 +73,7 @@ class AretasUploader(Worker):
         self._failing_since_mono_s: float | None = None
         self._unregistered: dict[int, float] = {}  # MAC -> when to try it again
         self._newest_tried = -1
+        self._last_requests = _LAST_REQUESTS
         self._ask_again_mono_s = -math.inf
         self._outage = Outage(clock)
 
@@ -95,10 +96,15 @@ class AretasUploader(Worker):
         """End a wait for readings."""
         self._outbox.wake()
 
+    def hand_over(self) -> None:
+        """Ask it to end after the request that is under way, and to send nothing more: another one will."""
+        self._last_requests = 0
+        self.request_stop()
+
     def finish(self) -> None:
         """Send what waits, the newest first, as far as it goes in a few requests, and close the connection."""
         self._newest_tried = -1
-        for _ in range(_LAST_REQUESTS):
+        for _ in range(self._last_requests):
             if not self._outbox.lend(1):
                 break
             self.send_once()

@@ -113,11 +113,15 @@ def _read(name: str, path: Path) -> _Source:
     """Return what a file holds. Nothing is waited for: only a plain file is read."""
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_CLOEXEC", 0)
     try:
-        with open(os.open(path, flags), "rb") as file:  # noqa: PTH123  (a path cannot be opened without waiting)
-            mode = os.fstat(file.fileno()).st_mode
-            if not stat.S_ISREG(mode):
-                return _Source(name=name, trouble="is not a plain file")
-            raw = file.read(_LARGEST_BYTES + 1)
+        descriptor = os.open(path, flags)
+        try:
+            with open(descriptor, "rb", closefd=False) as file:
+                mode = os.fstat(descriptor).st_mode
+                if not stat.S_ISREG(mode):
+                    return _Source(name=name, trouble="is not a plain file")
+                raw = file.read(_LARGEST_BYTES + 1)
+        finally:
+            os.close(descriptor)
     except FileNotFoundError:
         return _Source(name=name, trouble="does not exist: write its whole path, beginning with /")
     except (OSError, ValueError) as error:  # a ValueError would quote the path

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from aretas_api import AretasClient
 from aretas_reporter import AretasReporter
 from aretas_uploader import AretasUploader
-from averaging_buffer import AveragingBuffer
+from averaging_buffer import GRACE_S, AveragingBuffer
 from clock import Clock
 from measurements import Datum
 from outbox import Limits, Outbox
@@ -93,15 +93,19 @@ class Daemon:
         """
         before, self.settings = self.settings, settings
         self._refused = None
+        redis_cache, renews_cache = self.redis_cache, _caching(before) != _caching(settings)
+        if renews_cache:
+            self.redis_cache = None  # before the sensor types change: it has no names for others
         self.outbox.change(settings.api.device(settings.self_mac), _limits(settings))
         self.time_keeper.hold_max_s = settings.store.clock_hold_max_s
         self.reporter.change_interval(settings.api.report_interval_ms)
-        if (before.redis, before.api) != (settings.redis, settings.api):
-            self._stop([each for each in (self.redis_cache,) if each is not None], _REPORTER_STOPS_WITHIN_S)
+        if renews_cache:
+            self._stop([redis_cache] if redis_cache is not None else [], _REPORTER_STOPS_WITHIN_S)
             self.redis_cache = self._new_redis_cache()
             if self.redis_cache is not None:
                 self.redis_cache.start(self._on_crash)
-        if before.api != settings.api:
+        if _uploading(before) != _uploading(settings):
+            self.uploader.hand_over()
             self._stop([self.uploader], _LAST_SEND_WITHIN_S)
             self.uploader = self._new_uploader()
             self.uploader.start(self._on_crash)
@@ -109,6 +113,7 @@ class Daemon:
             wire_recorder = self.wire_recorder
             self._stop([self.sampler], _SAMPLER_STOPS_WITHIN_S)
             self._stop([wire_recorder] if wire_recorder is not None else [], _REPORTER_STOPS_WITHIN_S)
+            self.buffer.grace_s = GRACE_S  # the old sampler may have needed a longer one
             self.wire_recorder, self.sampler = self._new_sampler()
             for worker in (self.wire_recorder, self.sampler):
                 if worker is not None:
@@ -232,6 +237,18 @@ class Daemon:
 def _limits(settings: Settings) -> Limits:
     store = settings.store
     return Limits(max_bytes=store.max_mb * 1_000_000, keep_days=store.keep_days, sync_interval_s=store.sync_interval_s)
+
+
+def _caching(settings: Settings) -> tuple[object, ...]:
+    """Return the settings that the Redis cache is made of."""
+    api = settings.api
+    return settings.redis, api.voltage_type, api.current_type, api.power_type
+
+
+def _uploading(settings: Settings) -> tuple[object, ...]:
+    """Return the settings that the uploader is made of."""
+    api = settings.api
+    return api.url, api.username, api.password, api.upload_batch, api.upload_pause_s
 
 
 def _measuring(settings: Settings) -> tuple[object, ...]:

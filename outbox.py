@@ -34,6 +34,7 @@ from write_behind import WriteBehind
 
 _UNSTORED_LIMIT = 10_000  # intervals kept in memory while the database cannot be used
 _UNJOURNALED_LIMIT = 100_000  # samples of the open interval, likewise
+_WAKES_WITHIN_S = 0.5
 _COUNTED_EVERY_TIME = 10_000  # with more readings waiting the database's rows are counted at the stop only
 _SWITCHED_OFF = "the computer was switched off before its clock was known"
 
@@ -74,11 +75,10 @@ class Outbox:
         self._oldest_waiting_utc_ms: int | None = None
 
     def change(self, device: Device, limits: Limits) -> None:
-        """Report what is closed from now on as ``device``, and keep to these limits."""
-        with self._changed:
-            self._device = device
-            self._disk.sync_interval_s = limits.sync_interval_s
-            self._room.max_bytes, self._room.keep_days = limits.max_bytes, limits.keep_days
+        """Report what is closed from now on as ``device``, and keep to these limits. Never blocks."""
+        self._device = device  # without the lock: whoever has it may wait for a disk that hangs
+        self._disk.sync_interval_s = limits.sync_interval_s
+        self._room.max_bytes, self._room.keep_days = limits.max_bytes, limits.keep_days
 
     # -- for the supervisor, without the lock ------------------------------------------------------------------------
 
@@ -248,7 +248,7 @@ class Outbox:
     def settle_rejected(self, lent: Iterable[Lent], message: str) -> None:
         """Set aside what the cloud will never accept, with its reason."""
         with self._changed:
-            lent = list(lent)
+            lent = self._still_waiting(list(lent))
             self._pending.rejected += [(each.datum, message) for each in lent]
             self._take_out(lent, "rejected")
 
@@ -265,9 +265,12 @@ class Outbox:
             return self._changed.wait_for(lambda: not self._ledger.sendable, self._clock.timeout_s(until_mono_s))
 
     def wake(self) -> None:
-        """End a wait for readings that is under way."""
-        with self._changed:
-            self._changed.notify_all()
+        """End a wait for readings that is under way. Blocks 0.5 s at most: behind a disk that hangs nobody waits."""
+        if self._changed.acquire(timeout=_WAKES_WITHIN_S):
+            try:
+                self._changed.notify_all()
+            finally:
+                self._changed.release()
 
     def tally(self) -> Tally:
         """Return the numbers of readings made, delivered, waiting, rejected and dropped, since the database began."""
@@ -393,16 +396,27 @@ class Outbox:
                 lent += record.lent()
         return lent
 
+    def _still_waiting(self, lent: Sequence[Lent]) -> list[Lent]:
+        """Return what has not been settled by another borrower: a reload can leave an uploader behind."""
+        waiting = {number: self._waiting_bits(number) for number in {each.interval for each in lent}}
+        return [each for each in lent if each.bit & waiting[each.interval]]
+
+    def _waiting_bits(self, number: int) -> int:
+        if (record := self._pending.records.get(number)) is not None:
+            return record.waiting
+        bits = self._disk.read(lambda cursor: tables.waiting_bits(cursor, number))
+        if number < self._first_number:
+            return 0  # counted as dropped when its file was moved aside
+        return (tables.ALL_BITS if bits is None else bits) & ~self._pending.settled.get(number, 0)
+
     def _take_out(self, lent: Iterable[Lent], what: str) -> None:
         pending = self._pending
-        for each in lent:
+        for each in self._still_waiting(list(lent)):
             number = each.interval
             if (record := pending.records.get(number)) is not None:
                 pending.records[number] = replace(record, waiting=record.waiting & ~each.bit)
-            elif number >= self._first_number:
-                pending.settled[number] = pending.settled.get(number, 0) | each.bit
             else:
-                continue  # counted as dropped when its file was moved aside
+                pending.settled[number] = pending.settled.get(number, 0) | each.bit
             self._ledger.gone(what, 1)
         self._count(f"readings_{what}")
         self._on_loan_to = 0

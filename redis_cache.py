@@ -56,7 +56,13 @@ class RedisCache(Worker):
         return self._state.line
 
     def publish(self, readings: Sequence[Datum]) -> None:
-        """Have these readings written. Never blocks; readings not yet written are replaced."""
+        """Have these readings written. Never blocks; readings not yet written are replaced.
+
+        Those of other sensor types, which a reload has just changed, are left out.
+        """
+        readings = [datum for datum in readings if datum.type in self._labels]
+        if not readings:
+            return
         with self._changed:
             self._latest = readings
             self._changed.notify_all()

@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 _TIDY_EVERY_S = 3600.0
 _AT_ONCE = 200  # intervals
+_TIDIED_AT_ONCE = 5000  # intervals; a month of history at once could take minutes, and everybody waits meanwhile
 
 
 class Room:
@@ -56,13 +57,15 @@ class Room:
             self._state.well("there is room for more again")
         now_mono_s = self._clock.mono_s()
         if clock_trusted and now_mono_s - self._tidied_mono_s >= _TIDY_EVERY_S:
-            self._tidied_mono_s = now_mono_s
             oldest_utc_ms = (self._clock.utc_s() - self.keep_days * 86_400) * 1000
             try:
                 with self._disk.store.transaction() as cursor:
-                    tables.delete_history_before(cursor, oldest_utc_ms)
+                    deleted = tables.delete_history_before(cursor, oldest_utc_ms, _TIDIED_AT_ONCE)
             except StoreError as exc:
                 self._disk.trouble(exc)
+            else:
+                if deleted < _TIDIED_AT_ONCE:  # else there is more, for the next time
+                    self._tidied_mono_s = now_mono_s
 
     def give_up(self, readings: int, why: str, *, held: bool) -> None:
         """Count readings that are lost for want of room, and say so."""

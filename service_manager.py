@@ -1,6 +1,7 @@
 """What systemd is told, in the datagrams of sd_notify(3): ready, status, reloading, stopping, and that all goes on.
 
-Used by the main thread. The few lines of that protocol are here, and not taken from a package, because a service of
+Used by the main thread. That it is ready is told again until it is heard: nothing else would start the service's watch.
+The few lines of that protocol are here, and not taken from a package, because a service of
 ``Type=notify`` whose package is missing is killed and started again for ever. Guarantees: it never blocks and never
 fails; without a service manager it does nothing.
 """
@@ -10,22 +11,29 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from clock import Clock
 from state_log import StateLog
 
 logger = logging.getLogger(__name__)
 
+_LONGEST_STATUS = 1000  # characters; systemd ignores a message of more than 4096 bytes
+
 
 class ServiceManager:
     """The service manager that an ``environment`` names; ``watchdog_s`` is what it allows between two signs of life.
 
-    ``watchdog_s`` is in seconds, ``None`` if it does not watch.
+    ``watchdog_s`` is in seconds, ``None`` if it does not watch. ``hide`` takes the secrets out of what everybody can
+    read in the status.
     """
 
-    def __init__(self, environment: Mapping[str, str], clock: Clock) -> None:
+    def __init__(
+        self, environment: Mapping[str, str], clock: Clock, hide: Callable[[str], str] = lambda text: text
+    ) -> None:
         self._clock = clock
+        self._hide = hide
+        self._unheard = ""
         self._state = StateLog(logger, "service manager", clock)
         address = environment.get("NOTIFY_SOCKET", "")
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
@@ -33,14 +41,17 @@ class ServiceManager:
 
     def ready(self) -> None:
         """Say that the service does its work: after the start, or a reload."""
-        self._tell("READY=1")
+        self._unheard = "READY=1"
+        self._tell("")
 
     def reloading(self) -> None:
         """Say that the configuration is being read again; ``ready()`` must follow."""
+        self._unheard = ""
         self._tell(f"RELOADING=1\nMONOTONIC_USEC={int(self._clock.mono_s() * 1e6)}")
 
     def stopping(self) -> None:
         """Say that the service ends."""
+        self._unheard = ""
         self._tell("STOPPING=1")
 
     def alive(self) -> None:
@@ -49,18 +60,22 @@ class ServiceManager:
 
     def status(self, text: str) -> None:
         """Have one line shown by ``systemctl status``."""
-        self._tell(f"STATUS={' '.join(text.split())}")
+        text = "".join(char if char.isprintable() else " " for char in self._hide(text))
+        text = " ".join(text.split())
+        self._tell(f"STATUS={text if len(text) <= _LONGEST_STATUS else f'{text[:_LONGEST_STATUS]} …'}")
 
     def _tell(self, message: str) -> None:
         if not self._address:
             return
+        message = "\n".join(filter(None, (self._unheard, message)))
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
                 sock.setblocking(False)
-                sock.sendto(message.encode(), self._address)
+                sock.sendto(message.encode("utf-8", "replace"), self._address)
         except OSError as exc:
             self._state.failed(type(exc).__name__, f"it cannot be told how the service is ({exc}); it may restart it")
         else:
+            self._unheard = ""
             self._state.well("takes what it is told again")
 
 

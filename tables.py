@@ -15,6 +15,7 @@ from measurements import Datum, Device, Interval, IntervalSummary, PowerSample, 
 from store import DamagedRow
 
 _BITS = (1, 2, 4)  # of V, A, kW in ``interval.waiting``
+ALL_BITS = sum(_BITS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +113,12 @@ def count_waiting(cursor: sqlite3.Cursor) -> int:
             "FROM interval INDEXED BY interval_waiting WHERE waiting != 0"
         ).fetchone()[0]
     )
+
+
+def waiting_bits(cursor: sqlite3.Cursor, number: int) -> int:
+    """Return which readings of an interval wait: none if there is no such interval."""
+    row = cursor.execute("SELECT waiting FROM interval WHERE id = ?", [number]).fetchone()
+    return 0 if row is None else int(row[0])
 
 
 def counts(cursor: sqlite3.Cursor) -> Counter[str]:
@@ -349,9 +356,14 @@ def history(cursor: sqlite3.Cursor, limit: int) -> list[int]:
     return [int(number) for (number,) in rows]
 
 
-def delete_history_before(cursor: sqlite3.Cursor, utc_ms: float) -> None:
-    """Delete the intervals that ended before then and of which nothing waits."""
-    cursor.execute("DELETE FROM interval WHERE waiting = 0 AND end_utc_ms < ?", [utc_ms])
+def delete_history_before(cursor: sqlite3.Cursor, utc_ms: float, limit: int) -> int:
+    """Delete the oldest ``limit`` intervals that ended before then and of which nothing waits; return how many."""
+    cursor.execute(
+        "DELETE FROM interval WHERE id IN (SELECT id FROM interval INDEXED BY interval_end "
+        "WHERE waiting = 0 AND end_utc_ms < ? ORDER BY end_utc_ms LIMIT ?)",
+        [utc_ms, limit],
+    )
+    return cursor.rowcount
 
 
 def oldest_waiting_utc_ms(cursor: sqlite3.Cursor) -> int | None:

@@ -315,3 +315,11 @@ def test_a_reload_takes_the_new_password_of_the_file_and_shows_it_nowhere(tmp_pa
         stdout, stderr = process.communicate()
     for password in ("an old one", PASSWORD):
         assert password not in rig.log + stdout + stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="the system does not tell which files are open")
+def test_a_folder_in_place_of_a_password_file_stays_open_after_no_reading(tmp_path: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(20):
+        trouble_of(config(tmp_path, account=f"API_PASSWORD_FILE = {tmp_path}\n"))
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before

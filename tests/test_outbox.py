@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import room
 from clock import Clock
 from ledger import Tally
 from measurements import Device, Interval, IntervalSummary, PowerSample, Statistic
@@ -264,6 +265,20 @@ def test_old_history_is_forgotten_and_what_waits_is_not(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / NAME) as connection:
         assert [row[0] for row in connection.execute("SELECT id FROM interval")] == [2, 3]
     connection.close()
+
+
+def test_a_month_of_old_history_is_forgotten_in_portions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "_TIDIED_AT_ONCE", 3)
+    clock = ManualClock(utc_s=100 * 86_400.0)
+    box = Box(tmp_path, limits=Limits(keep_days=31), clock=clock)
+    box.close_number(*range(1, 9))
+    box.settle_delivered(box.lend(100))
+    clock.advance(4000)
+    left = []
+    for number in range(9, 13):
+        box.close_number(number)
+        left.append(history(box))
+    assert left == [5, 2, 0, 0]
 
 
 def test_a_damaged_file_is_moved_aside_and_everything_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import itertools
 import json
 import signal
+import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from clock import Clock
 from simulator.cloud import VirtualCloud
+from simulator.cloud_http import answer_slowly
 from tests.redis_server import RedisServer
 from tests.rig import MAC, PASSWORD, SHUNT_OHM, USERNAME, Rig, samples_of, start_daemon, wait_for
 from tests.service_socket import ServiceSocket
@@ -24,6 +28,10 @@ def _reload(rig: Rig, text: str = USED) -> None:
     before = rig.log.count(text)
     rig.process.send_signal(signal.SIGHUP)
     wait_for(lambda: rig.log.count(text) > before, what=text)
+
+
+def _has_arrived(rig: Rig, sensor_type: int) -> bool:
+    return any(each.datum.type == sensor_type for each in rig.cloud.received)
 
 
 def _samples_per_interval(rig: Rig) -> list[int]:
@@ -161,3 +169,42 @@ def test_reloads_one_after_another_are_no_looks_at_the_workers(tmp_path: Path) -
             _reload(rig)
         assert rig.stop()[0] == 0
     assert "hangs" not in rig.log
+
+
+def test_an_uploader_that_is_left_behind_by_a_slow_cloud_counts_nothing_twice(tmp_path: Path) -> None:
+    with Rig(tmp_path) as rig:
+        rig.configure({"API": {"upload_batch": 100}})
+        rig.start()
+        rig.wait_for_intervals(2)
+        rig.cloud.misbehave(answer_slowly, call="ingest/std/batch", times=None, delay_s=3.0)
+        calls = rig.cloud.request_count
+        wait_for(lambda: rig.cloud.request_count > calls, what="a request that is answered after 3 s")
+        rig.configure({"API": {"upload_batch": 50}})
+        _reload(rig)
+        rig.wait_for_log("uploader did not end within 2.0 s and is left behind")
+        rig.wait_for_intervals(2)
+        rig.cloud.behave()
+        rig.wait_for_log("0 waiting", within_s=20)
+        rig.wait_for_intervals(2)
+        assert rig.stop()[0] == 0
+    assert "the sums do not close" not in rig.log
+    assert "-3 waiting" not in rig.log
+
+
+def test_other_sensor_types_while_redis_does_not_answer_crash_nothing(tmp_path: Path) -> None:
+    clock, pause = Clock(), threading.Event()
+    with Rig(tmp_path) as rig, RedisServer(tmp_path) as server:
+        redis = {"redis_enable": True, "redis_port": server.port}
+        rig.configure({"REDIS": redis})
+        rig.start()
+        rig.wait_for_intervals(2)
+        server.suspend()
+        for sensor_type in range(600, 603):
+            rig.configure({"REDIS": redis, "API": {"voltage_type": sensor_type}})
+            pause.wait((1.6 - clock.utc_s() % 1) % 1)  # a report is due while the old cache is waited for
+            _reload(rig)
+            wait_for(partial(_has_arrived, rig, sensor_type), what="it arrives")
+        server.resume()
+        wait_for(lambda: "602" in server.hash(str(MAC)), what="Redis has the new type")
+        assert rig.stop()[0] == 0
+    assert "crashed" not in rig.log

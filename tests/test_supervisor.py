@@ -7,9 +7,11 @@ import os
 import pty
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -103,6 +105,39 @@ def test_without_a_service_manager_a_hanging_worker_ends_the_process_too(tmp_pat
     assert "uploader hangs" in rig.log
 
 
+#: A disk that hangs: whoever writes to the database waits for ever, with the lock of the outbox in his hands.
+_HUNG_DISK = (
+    "import sys, threading, backend_daemon, outbox, supervisor\n"
+    "def hang(self, *_, **__):\n  with self._changed: open('hung', 'w').close(); threading.Event().wait()\n"
+    "outbox.Outbox.journal = hang\n"
+)
+
+
+def test_a_stop_while_the_disk_hangs_ends_it_within_5_s(tmp_path: Path) -> None:
+    with Rig(tmp_path) as rig:
+        rig.configure()
+        rig.process = start_daemon(tmp_path, code=f"{_HUNG_DISK}sys.exit(backend_daemon.guarded_main())")
+        wait_for((tmp_path / "hung").exists, what="the disk hangs")
+        code, took_s = rig.stop()
+        assert code == 0
+        assert took_s < 5.5
+    assert "the disk does not answer" in rig.log
+
+
+def test_a_reload_while_the_disk_hangs_does_not_keep_the_hang_from_being_noticed(tmp_path: Path) -> None:
+    with Rig(tmp_path) as rig:
+        rig.configure()
+        shorter = "supervisor._HANGS_AFTER_S = 2.5"
+        code = f"{_HUNG_DISK}{shorter}\nsys.exit(backend_daemon.guarded_main())"
+        rig.process = start_daemon(tmp_path, code=code)
+        wait_for((tmp_path / "hung").exists, what="the disk hangs")
+        rig.configure({"STORE": {"store_max_mb": 50}, "API": {"upload_batch": 50}})
+        rig.process.send_signal(signal.SIGHUP)
+        rig.process.communicate(timeout=20)
+        assert rig.process.returncode == 70
+    assert "hangs: it has not gone on" in rig.log
+
+
 def test_one_that_hangs_with_the_log_s_lock_in_its_hands_ends_it_all_the_same(tmp_path: Path) -> None:
     with Rig(tmp_path) as rig:
         rig.configure()
@@ -183,6 +218,62 @@ def test_a_reload_before_sampling_has_begun_makes_nothing_ready(tmp_path: Path) 
         assert manager.times_of("READY=1")[0] > used_mono_s + 1  # without meters sampling begins after 4 s
         assert not [each for each in manager.messages if each.startswith("RELOADING=1")]
         assert rig.stop()[0] == 0
+
+
+def test_that_it_is_ready_is_told_again_until_it_is_heard(tmp_path: Path) -> None:
+    with Rig(tmp_path) as rig, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other, suppress(BlockingIOError):
+            other.setblocking(False)
+            while True:  # until no more fits in
+                other.sendto(b"other", str(tmp_path / "notify"))
+        rig.configure()
+        environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "3000000"}
+        rig.process = start_daemon(tmp_path, environment=environment)
+        rig.wait_for_log("service manager: it cannot be told how the service is")
+        rig.wait_for_intervals(1)
+        manager.settimeout(10)
+        while (heard := manager.recv(4096)) == b"other":
+            pass
+        assert heard.startswith(b"READY=1")
+        assert rig.stop()[0] == 0
+
+
+def test_the_status_shows_no_secret_and_no_control_characters_and_is_not_too_long(tmp_path: Path) -> None:
+    secret = "redis-pass-word"
+    with (
+        Rig(tmp_path) as rig,
+        ServiceSocket(tmp_path / "notify") as manager,
+        socket.create_server(("127.0.0.1", 0)) as server,
+    ):
+        threading.Thread(target=_echo_as_errors, args=(server,), daemon=True).start()
+        redis = {"redis_enable": True, "redis_port": server.getsockname()[1], "redis_authpw": secret}
+        rig.configure({"REDIS": redis})
+        rig.process = start_daemon(
+            tmp_path, environment={"NOTIFY_SOCKET": str(manager.path), "WATCHDOG_USEC": "3000000"}
+        )
+        wait_for(lambda: any("; Redis " in each for each in manager.messages), what="trouble with Redis")
+        assert rig.stop()[0] == 0
+        status = next(each for each in manager.messages if "; Redis " in each)
+        assert "args beginning with: ***" in status
+        assert secret not in "".join(manager.messages)
+        assert status.isprintable()
+        assert len(status) < 1100
+
+
+def _echo_as_errors(server: socket.socket) -> None:
+    """Answer as Redis does to a command that was taken away from it: with what it was given."""
+    while True:
+        try:
+            connection, _ = server.accept()
+        except OSError:
+            return
+        with connection:
+            words = connection.recv(4096).split(b"\r\n")[2::2]
+            given = b" ".join(words[1:])
+            connection.sendall(
+                b"-ERR unknown command, with args beginning with: %b \x1b[31m%b\r\n" % (given, b"x" * 5000)
+            )
 
 
 def test_a_service_manager_that_is_gone_costs_nothing(tmp_path: Path) -> None:
