@@ -120,10 +120,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"warning: {warning}")
             print(f"{config}: the configuration is good")
             return EXIT_CLEAN
-        console = sys.stdout if options.demo else sys.stderr if sys.stderr.isatty() else None
-        at_terminal = sys.stdin.isatty() or sys.stderr.isatty()  # there SIGHUP means that it was closed
+        console = sys.stdout if options.demo else sys.stderr if _is_terminal(sys.stderr) else None
+        at_terminal = _is_terminal(sys.stdin) or _is_terminal(sys.stderr)  # there SIGHUP means that it was closed
         reloads = not (options.demo or at_terminal)
         return run(config, settings, level=level, console=console, seconds=options.seconds, reloads=reloads)
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty()  # Python has none where the program was started with it closed
 
 
 def refuse_to_start(reason: str, code: int) -> int:

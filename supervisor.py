@@ -103,10 +103,7 @@ class Supervisor:
                 self._alarm.recv(4096)
             if self._reload_asked and self._reload is not None and not self._ending:
                 self._reload_asked = False
-                self._manager.reloading()
-                self._reload()
-                self._manager.ready()
-                self._look_mono_s = -math.inf
+                self._reload_now(self._reload)
         self._manager.stopping()
 
     def end(self) -> None:
@@ -130,8 +127,17 @@ class Supervisor:
         self._ring()
 
     def _ring(self) -> None:
-        with suppress(BlockingIOError):  # the bell rings already
+        with suppress(OSError):  # it rings already, or the last signal came after the end
             self._bell.send(b"!")
+
+    def _reload_now(self, reload: Callable[[], None]) -> None:
+        """Reload. It is no look at the workers, however often it is asked for: looks are what their time is told by."""
+        if self._ready:
+            self._manager.reloading()
+        reload()
+        if self._ready:
+            self._manager.ready()
+        self._tell_status()
 
     def _look(self) -> None:
         """Look at the workers; tell the service manager if all go on."""
@@ -140,6 +146,9 @@ class Supervisor:
             self._end_hanging(hung)
             return
         self._manager.alive()
+        self._tell_status()
+
+    def _tell_status(self) -> None:
         if (status := self._daemon.status_text()) != self._status:
             self._status = status
             self._manager.status(status)
@@ -150,12 +159,13 @@ class Supervisor:
         last_resort.start()
         self.on_crash()
         logger.critical(
-            "%s hangs: it has not gone on for %.0f s; the daemon ends so that it can be started afresh. It is at:\n%s",
+            "%s hangs: it has not gone on for %.0f s; the daemon ends so that it can be started afresh. It is at:",
             worker.name,
             self._look_every_s * _LOOKS,
-            worker.stack(),
-            extra=about(Event.HANG),
+            extra=about(Event.HANG, worker.name),
         )
+        for line in worker.stack().splitlines():
+            logger.critical("  %s", line, extra=about(Event.HANG, worker.name))
 
 
 class Watch:

@@ -59,8 +59,8 @@ class Worker(ABC):
 
     @property
     def is_watched(self) -> bool:
-        """Whether it must beat: it runs and has not been asked to stop."""
-        return self._thread is not None and self._thread.is_alive() and not self._stop.is_set()
+        """Whether it must beat: nobody has asked it to stop. That it was never started, or has ended, is no excuse."""
+        return not self._stop.is_set()
 
     @property
     def trouble(self) -> str | None:
@@ -70,7 +70,7 @@ class Worker(ABC):
     def stack(self) -> str:
         """Return where its thread is just now, as a traceback shows it."""
         frame = sys._current_frames().get(self._thread.ident or 0) if self._thread is not None else None
-        return "".join(traceback.format_stack(frame)) if frame is not None else "(it has ended)"
+        return "".join(traceback.format_stack(frame)) if frame is not None else "(it does not run)"
 
     def start(self, on_crash: Callable[[], None]) -> None:
         """Run the worker as a thread. ``on_crash`` is called, from that thread, when a step raises."""

@@ -90,6 +90,19 @@ def test_a_stop_reports_the_open_interval_and_ends_cleanly(tmp_path: Path, numbe
         assert timestamp % 3_600_000 != 0
 
 
+@pytest.mark.parametrize("closed", ["<&-", "2>&-", "<&- >&- 2>&-"])
+def test_it_runs_with_its_streams_closed(tmp_path: Path, closed: str) -> None:
+    with Rig(tmp_path) as rig:
+        rig.configure()
+        program = f'exec "{sys.executable}" "{PROJECT / "backend_daemon.py"}" {closed}'
+        process = subprocess.Popen(["sh", "-c", program], cwd=tmp_path)
+        try:
+            rig.wait_for_intervals(1)
+        finally:
+            process.terminate()
+            assert process.wait(10) == 0
+
+
 @pytest.mark.parametrize("pair", [(signal.SIGTERM, signal.SIGINT), (signal.SIGINT, signal.SIGTERM)])
 def test_two_signals_at_once_end_it_like_one(tmp_path: Path, pair: tuple[int, int]) -> None:
     with Rig(tmp_path) as rig:

@@ -150,3 +150,14 @@ def test_many_reloads_at_once_and_one_at_the_stop_harm_nothing(tmp_path: Path) -
         process.send_signal(signal.SIGHUP)
         assert rig.stop()[0] == 0
         assert set(_samples_per_interval(rig)) == {4}
+
+
+def test_reloads_one_after_another_are_no_looks_at_the_workers(tmp_path: Path) -> None:
+    with Rig(tmp_path) as rig:
+        rig.configure(sample_ms=5000, report_ms=5000)
+        rig.start()
+        rig.wait_for_log("is set up")
+        for _ in range(30):
+            _reload(rig)
+        assert rig.stop()[0] == 0
+    assert "hangs" not in rig.log

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -77,7 +78,18 @@ def test_each_worker_that_hangs_ends_the_feeding_and_the_process(tmp_path: Path,
         assert fed
         assert fed[-1] - hung_mono_s < 1.5 * _WATCHDOG_S
     assert f"{worker} hangs: it has not gone on for 3 s" in rig.log
-    assert "in spoilt" in rig.log  # where it hangs
+    assert re.search(r"CRITICAL -   +File .*, in spoilt\n", rig.log)  # where it hangs
+
+
+@pytest.mark.parametrize("worker", ["uploader", "voltage meter"])
+def test_a_worker_whose_thread_ends_without_a_word_ends_the_process_too(tmp_path: Path, worker: str) -> None:
+    with Rig(tmp_path) as rig:
+        rig.configure()
+        shorter = "import supervisor; supervisor._HANGS_AFTER_S = 2.5"
+        rig.process = start_daemon(tmp_path, code=_spoilt(WORKERS[worker], "raise SystemExit", shorter))
+        rig.process.communicate(timeout=20)
+        assert rig.process.returncode == 70
+    assert f"{worker} hangs" in rig.log
 
 
 def test_without_a_service_manager_a_hanging_worker_ends_the_process_too(tmp_path: Path) -> None:
@@ -111,8 +123,9 @@ def test_a_service_is_told_ready_status_alive_and_stopping(tmp_path: Path) -> No
         rig.wait_for_intervals(2)
         wait_for(lambda: "STATUS=5" in manager.messages[-1] or "STATUS=5" in manager.messages[-2], what="the status")
         status = next(each for each in reversed(manager.messages) if each.startswith("STATUS="))
-        assert "V, 1" in status
-        assert " samples); 0 readings wait; all is well" in status
+        assert re.fullmatch(
+            r"STATUS=5[12]\.\d{4} V, 1[45]\.\d{4} A, 0\.\d{5} kW \(\d samples?\); 0 readings wait; all is well", status
+        )
         rig.current_port.unplug()
         wait_for(lambda: any("; current meter: " in each for each in manager.messages), what="the trouble")
         rig.cloud.stop()
@@ -155,6 +168,20 @@ def test_a_process_that_was_stopped_for_longer_than_that_does_not_take_it_for_a_
         threading.Event().wait(5)
         process.send_signal(signal.SIGCONT)
         rig.wait_for_intervals(4)
+        assert rig.stop()[0] == 0
+
+
+def test_a_reload_before_sampling_has_begun_makes_nothing_ready(tmp_path: Path) -> None:
+    with Rig(tmp_path, plugged_in=False) as rig, ServiceSocket(tmp_path / "notify") as manager:
+        rig.configure()
+        rig.process = start_daemon(tmp_path, environment={"NOTIFY_SOCKET": str(manager.path)})
+        wait_for(lambda: "WATCHDOG=1" in manager.messages, what="it supervises")
+        rig.process.send_signal(signal.SIGHUP)
+        rig.wait_for_log("the configuration is used: ")
+        used_mono_s = Clock().mono_s()
+        wait_for(lambda: "READY=1" in manager.messages, what="ready")
+        assert manager.times_of("READY=1")[0] > used_mono_s + 1  # without meters sampling begins after 4 s
+        assert not [each for each in manager.messages if each.startswith("RELOADING=1")]
         assert rig.stop()[0] == 0
 
 
@@ -212,6 +239,8 @@ def test_a_worker_that_waits_beats_and_long_work_of_the_database_is_no_hanging(t
     wait_for(lambda: still.beats == 1)
     assert [watch.hung([still], work) for work in range(20)] == [None] * 20
     assert [watch.hung([still], 20) for _ in range(7)] == [None] * 6 + [still]
+    unstarted = _Idle("unstarted", Clock())
+    assert [watch.hung([unstarted], 0) for _ in range(7)] == [None] * 6 + [unstarted]
     for each in (worker, still):
         each.request_stop()
         assert each.join(Clock().mono_s() + 5)
