@@ -82,7 +82,7 @@ def _stepped(site: VirtualSite, chance: random.Random) -> End:
 
 def _swinging(site: VirtualSite, _chance: random.Random) -> End:
     """Have the current swing between what the small range can show and what it cannot."""
-    site.battery.surplus_a = 75.0  # type: ignore[attr-defined]
+    site.battery.surplus_a = 110.0  # type: ignore[attr-defined]
     return lambda: setattr(site.battery, "surplus_a", 0.0)
 
 

@@ -10,7 +10,6 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Protocol
 
 import redis
@@ -171,7 +170,3 @@ def play_mishaps(site: VirtualSite, stop: Stop, played: Counter[str], *, seed: i
             return
         played.update(strike.kind for strike in strikes)
         FaultSchedule(site.pair, strikes, site.clock).play()
-
-
-Play = partial[None]
-"""A thread's work: one of the two above, with all that it is told."""

@@ -4,14 +4,14 @@ The daemon's threads, its SQLite database and its log file are real. Its two met
 memory; the cloud is the simulator's, met in place of one HTTP exchange; a Redis server, where one is wanted, is a real
 one. Whatever one of them is waited for takes as long as it would, by the virtual clock, and no time at all.
 
-``MemoryPort`` and ``CloudLine`` fail as pyserial and requests do: what the daemon makes of that is the daemon's own.
+The ports (``memory_port.py``) and ``CloudLine`` fail as pyserial and requests do: what the daemon makes of that is the
+daemon's own.
 """
 
 from __future__ import annotations
 
 import errno
 import logging
-import os
 import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -38,6 +38,7 @@ import worker
 import xdm1041.driver
 from aretas_api.errors import TryLater
 from aretas_api.transport import Answer, Question
+from benchmarks.memory_port import MemoryPort, MemorySerial
 from benchmarks.virtual_clock import VirtualClock, VirtualCondition, virtual_waits
 from log_setup import LineFormatter, reset_logging, set_up_logging
 from measurements import Datum
@@ -47,14 +48,13 @@ from simulator.cloud import VirtualCloud
 from simulator.cloud_http import Exchange, Reply
 from simulator.meter import VirtualMeter
 from simulator.mishaps import MeterPair
-from simulator.ports import PtyPort
 
 MAC = 123456789
 SAMPLE_MS, REPORT_MS = 5_000, 30_000
 BEGAN_UTC_S = 1_790_000_010.0
 _USERNAME, _PASSWORD = "benchmark@example.invalid", "not-a-secret"
 _ROUND_TRIP_S = 0.05
-_REQUEST_TIMEOUT_S = 8.0  # as backend_daemon.py has it
+_REQUEST_TIMEOUT_S = 8.0  # as daemon.py has it
 _NUMBERS = re.compile(r"[-\d.]+")
 _MODULES = (
     aretas_uploader,
@@ -87,80 +87,6 @@ xdm_current_serial = 22511041
 xdm_shunt_resistance = {shunt_ohm}
 xdm_scan_ports = {folder}/voltage, {folder}/current, {folder}/voltage-moved, {folder}/current-moved
 """
-
-
-class MemoryPort(PtyPort):
-    """A serial port without a file: who opens its name reads and writes the meter itself, by the virtual clock."""
-
-    def __init__(self, meter: VirtualMeter, clock: VirtualClock, link: Path) -> None:
-        super().__init__(meter, link=link)
-        self.is_plugged_in = False
-        self.opened_by: MemorySerial | None = None
-        self.changed = VirtualCondition(clock)
-        self.clock = clock
-
-    def plug_in(self) -> None:
-        if not self.is_plugged_in:
-            self.meter.take_due()  # said while nobody could hear it
-            self.meter.on_output = self.ring
-            self.is_plugged_in = True
-
-    def unplug(self) -> None:
-        if self.is_plugged_in:
-            self.meter.on_output = lambda: None
-            self.is_plugged_in, self.opened_by = False, None
-            self.ring()
-
-    def ring(self) -> None:
-        """End the wait of whoever reads."""
-        with self.changed:
-            self.changed.notify_all()
-
-
-class MemorySerial:
-    """An open ``MemoryPort``, as far as the daemon uses pyserial's ``Serial``."""
-
-    def __init__(self, port: MemoryPort, timeout: float) -> None:
-        self._port = port
-        self._timeout_s = timeout
-        self._received = bytearray()
-        port.opened_by = self
-
-    @property
-    def in_waiting(self) -> int:
-        """How many bytes have come. Raises ``OSError`` once the port is gone."""
-        self._take()
-        return len(self._received)
-
-    def read(self, size: int) -> bytes:
-        """Return what has come, ``size`` bytes at most; wait for one until the timeout. Raises ``OSError``."""
-        port, until_mono_s = self._port, self._port.clock.mono_s() + self._timeout_s
-        self._take()
-        while not self._received and (left_s := port.clock.timeout_s(until_mono_s)) > 0:
-            due_mono_s = port.meter.next_due_mono_s()
-            due_s = left_s if due_mono_s is None else min(left_s, port.clock.timeout_s(due_mono_s))
-            with port.changed:
-                port.changed.wait(due_s)
-            self._take()
-        data = bytes(self._received[:size])
-        del self._received[:size]
-        return data
-
-    def write(self, data: bytes) -> int:
-        """Send bytes. Raises ``OSError``."""
-        self._take()
-        self._port.meter.feed(data)
-        return len(data)
-
-    def close(self) -> None:
-        """Let the port go."""
-        if self._port.opened_by is self:
-            self._port.opened_by = None
-
-    def _take(self) -> None:
-        if self._port.opened_by is not self:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        self._received += self._port.meter.take_due()
 
 
 class ForgetfulCloud(VirtualCloud):
