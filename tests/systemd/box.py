@@ -39,9 +39,9 @@ class Box:
     def __init__(self, keeper: int, root: Path) -> None:
         self.root = root
         self._keeper = keeper
-        self._leader = self._find_leader()
 
-    def _find_leader(self) -> int | None:
+    def _leader(self) -> int | None:
+        """Return the first process of the container: not kept, because a reboot, and the boot itself, change it."""
         nspawn = _child(self._keeper)
         return _child(nspawn) if nspawn else None
 
@@ -49,7 +49,7 @@ class Box:
         self, *command: str, check: bool = True, within_s: float = 60.0, text: str = ""
     ) -> subprocess.CompletedProcess[str]:
         """Run a command in the box as root, ``text`` on its stdin. Its stderr is part of its stdout."""
-        spaces = ["nsenter", "-t", str(self._leader), "-m", "-u", "-i", "-p", "-n", "-C", "-r", "-w"]
+        spaces = ["nsenter", "-t", str(self._leader()), "-m", "-u", "-i", "-p", "-n", "-C", "-r", "-w"]
         environment = ["env", "-i", "HOME=/root", "LANG=C.UTF-8", "TERM=dumb", f"PATH={_PATH}"]
         done = subprocess.run(
             [*spaces, *environment, *command],
@@ -83,6 +83,8 @@ class Box:
 
     def evidence(self) -> str:
         """Return the end of the journal, and of a service that does not get on where it is: it is ended for that."""
+        if self.run("true", check=False).returncode != 0:
+            return " (the box does not answer)"
         if self.show("ActiveState") in ("activating", "deactivating", "reloading"):
             self.run("systemctl", "kill", "--signal=ABRT", SERVICE, check=False)
             _pause.wait(1.0)
@@ -119,10 +121,9 @@ class Box:
 
     def reboot(self) -> None:
         """Restart the box, and wait until it is up again."""
-        before = self._leader
+        before = self._leader()
         self.run("systemctl", "reboot", check=False)
-        wait_for(lambda: self._find_leader() not in (None, before), within_s=60, what="the box reboots")
-        self._leader = self._find_leader()
+        wait_for(lambda: self._leader() not in (None, before), within_s=60, what="the box reboots")
 
     def wait_until_up(self) -> None:
         """Wait until all that is started at boot has been."""
