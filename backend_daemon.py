@@ -70,6 +70,8 @@ def run(
     lock.release()
     supervisor.close()
     logger.info("PowerMonitorMiddleware has stopped", extra=about(Event.STOP))
+    if supervisor.hung:
+        os._exit(EXIT_INTERNAL)  # an orderly end might wait for what the hanging thread holds
     logging.shutdown()
     return EXIT_INTERNAL if supervisor.crashed else EXIT_CLEAN
 

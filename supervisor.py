@@ -59,7 +59,7 @@ class Supervisor:
     def __init__(
         self, daemon: Supervised, manager: ServiceManager, clock: Clock, reload: Callable[[], None] | None = None
     ) -> None:
-        self.crashed = False
+        self.crashed = self.hung = False
         self._daemon = daemon
         self._manager = manager
         self._clock = clock
@@ -157,6 +157,7 @@ class Supervisor:
         last_resort = threading.Timer(_ENDS_WITHIN_S, os._exit, (EXIT_INTERNAL,))
         last_resort.daemon = True
         last_resort.start()
+        self.hung = True
         self.on_crash()
         logger.critical(
             "%s hangs: it has not gone on for %.0f s; the daemon ends so that it can be started afresh. It is at:",
