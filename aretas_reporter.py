@@ -144,9 +144,8 @@ class AretasReporter(Worker):
         while interval.end_mono_s <= self.clock.mono_s():
             own = [each for each in samples if each.start_mono_s <= interval.end_mono_s]
             samples = samples[len(own) :]
-            following = fresh
-            if samples:
-                following = self._next_of(interval)
+            is_of_before = interval.end_mono_s <= fresh.start_mono_s
+            following = fresh if is_of_before and not samples else self._next_of(interval)
             ended = self._stamped(interval, verdict)
             self._outbox.close_interval(summarise(own), ended, following, clock_trusted=verdict.trusted)
             interval = following

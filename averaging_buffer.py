@@ -20,6 +20,7 @@ from collections.abc import Iterable
 
 from clock import Clock
 from measurements import Interval, IntervalSummary, PowerSample, Statistic
+from state_log import Ration
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +99,7 @@ class AveragingBuffer:
         self._open = _OpenInterval(Interval(start_mono_s=-math.inf, end_mono_s=-math.inf, end_utc_ms=0))
         self._ahead: list[PowerSample] = []
         self._under_way: set[float] = set()
+        self._late_lines = Ration(clock)
 
     def begin(self, begun_mono_s: float) -> None:
         """Announce a sample whose queries start now. ``complete()`` must follow with the same ``begun_mono_s``."""
@@ -168,7 +170,9 @@ class AveragingBuffer:
         else:
             self._open.refuse(sample, "late")
             late_s = self._clock.mono_s() - interval.start_mono_s
-            logger.warning("a sample came %.3f s after its interval had ended; it does not count", late_s)
+            if self._late_lines.take():
+                words = f"a sample came {late_s:.3f} s after its interval had ended; it does not count"
+                logger.warning("%s%s", words, self._late_lines.hint)
 
 
 def summarise(samples: Iterable[PowerSample]) -> IntervalSummary:

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 _NAME = "power_monitor.lock"
 _PROGRAM = "backend_daemon.py"
-_PSEUDO_TERMINALS = range(136, 144)  # the major numbers of /dev/pts
+_PSEUDO_TERMINALS = range(136, 144)  # the major device numbers of /dev/pts on Linux
 _TRIES, _TRY_AGAIN_AFTER_S = 11, 0.05
 _TOOLS = frozenset({"--find-meters", "--check", "--zero"})  # they end soon: a daemon that is started waits for them
 
@@ -112,37 +112,36 @@ def look_for_others(ports: Iterable[str]) -> None:
 
 
 def holders(port: str) -> Iterator[Holder]:
-    """Yield the other processes that have a port open, as far as this user may see them; none for a URL.
-
-    The device is compared and not its name: in a container another device may have that name, or this one another.
-    """
+    """Yield the other processes that have a port open, as far as this user may see them; none for a URL."""
     if "://" in port or not Path("/proc/self/fd").is_dir():
         return
     try:
-        wanted = _device(port)
-    except OSError:  # it is not there: nobody has it
+        wanted = _device(Path(port))
+    except OSError:  # nobody can have open what is not there
         return
+    if not wanted[0]:
+        return  # that is no device
     for directory in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if int(directory.name) != os.getpid() and any(
-                _is_device(link, wanted) for link in (directory / "fd").iterdir()
-            ):
+            if int(directory.name) != os.getpid() and _has_open(directory, wanted):
                 yield _holder(directory)
 
 
-def _device(path: str | Path) -> tuple[int, int, int]:
-    """Return what tells a device from all others; of a pseudo-terminal, whose numbers every container has, its file."""
-    status = Path(path).stat()
-    if os.major(status.st_rdev) in _PSEUDO_TERMINALS or not status.st_rdev:
-        return status.st_rdev, status.st_dev, status.st_ino
-    return status.st_rdev, 0, 0
+def _has_open(directory: Path, device: tuple[int, int]) -> bool:
+    for link in (directory / "fd").iterdir():
+        with suppress(OSError):  # closed meanwhile
+            if str(link.readlink()).startswith("/dev/") and _device(link) == device:
+                return True
+    return False
 
 
-def _is_device(link: Path, wanted: tuple[int, int, int]) -> bool:
-    try:
-        return _device(link) == wanted
-    except OSError:  # closed meanwhile
-        return False
+def _device(path: Path) -> tuple[int, int]:
+    """Return what tells a device from every other, whatever it is called: in a container it may have another name.
+
+    Pseudo-terminals have the same numbers in every container, and are told apart by their file system.
+    """
+    status = path.stat()
+    return status.st_rdev, status.st_dev if os.major(status.st_rdev) in _PSEUDO_TERMINALS else 0
 
 
 def running_daemon(folder: Path) -> str | None:

@@ -19,7 +19,7 @@ from clock import Clock
 from events import Event, about
 from reading_checks import HoldWatch, RangeSteps
 from sample_slots import Check, Reading
-from state_log import StateLog
+from state_log import Ration, StateLog
 from worker import Worker
 from xdm1041 import (
     XDM1041,
@@ -91,6 +91,7 @@ class MeterReader(Worker):
         self._busy = False
         self._state, self._overload, self._frozen = (StateLog(logger, name, clock) for _ in range(3))
         self._announced: tuple[Identity, str] | None = None
+        self._announcements, self._range_changes = Ration(clock), Ration(clock)
         self._failure: type[XDM1041Error] | None = None
         self._failures = 0
         meter.on_wait = self.beat
@@ -217,14 +218,17 @@ class MeterReader(Worker):
         if announced == (identity, port):
             return
         self._announced = (identity, port)
+        if not self._announcements.take():
+            return
         logger.info(
-            "%s: %s, serial number %s, firmware %s, on %s, is set up (%s)",
+            "%s: %s, serial number %s, firmware %s, on %s, is set up (%s)%s",
             self.name,
             identity.model,
             identity.serial_number,
             identity.firmware,
             port,
             self.meter.range.label if self.meter.range else self.meter.mode.name,
+            self._announcements.hint,
             extra=about(Event.METER_READY, self.name),
         )
 
@@ -302,8 +306,9 @@ class MeterReader(Worker):
         self._drop_jobs("Unsettled")
         self.meter.use_range(number)
         label = self.meter.range.label
-        words = f"changes its range from {before} to {label}, as the current has changed"
-        logger.info("%s: %s", self.name, words, extra=about(Event.RANGE, self.name))
+        if self._range_changes.take():
+            words = f"changes its range from {before} to {label}, as the current has changed{self._range_changes.hint}"
+            logger.info("%s: %s", self.name, words, extra=about(Event.RANGE, self.name))
 
     def _take_look(self, asked_mono_s: float) -> None:
         """Look for zeros, and at the digits; not if the last sample took so long that it would delay the next one."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from clock import Clock
 from ledger import Tally
 from measurements import IntervalSummary
-from state_log import duration_text
+from state_log import Ration, duration_text
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +25,7 @@ class Outage:
         self._ended_mono_s: float | None = None
         self._queued = 0
         self._lost = 0
+        self._ration = Ration(clock)
 
     def begin(self, tally: Tally) -> None:
         """Note a failure."""
@@ -40,15 +41,18 @@ class Outage:
         now_mono_s = self._clock.mono_s()
         if self._ended_mono_s is None:
             self._ended_mono_s, self._queued = now_mono_s, tally.waiting
-        if tally.waiting == 0:
+        if tally.waiting != 0:
+            return
+        if self._ration.take():
             logger.info(
-                "cloud: after an outage of %s, %d readings had queued, %d were lost; all are delivered after %s",
+                "cloud: after an outage of %s, %d readings had queued, %d were lost; all are delivered after %s%s",
                 duration_text(self._ended_mono_s - self._since_mono_s),
                 self._queued,
                 tally.dropped + tally.rejected - self._lost,
                 duration_text(now_mono_s - self._ended_mono_s),
+                self._ration.hint,
             )
-            self._since_mono_s = None
+        self._since_mono_s = None
 
 
 def summary_text(summary: IntervalSummary) -> str:

@@ -159,12 +159,13 @@ class Supervisor:
         last_resort.start()
         self.on_crash()
         logger.critical(
-            "%s hangs: it has not gone on for %.0f s; the daemon ends so that it can be started afresh. It is at:\n%s",
+            "%s hangs: it has not gone on for %.0f s; the daemon ends so that it can be started afresh. It is at:",
             worker.name,
             self._look_every_s * _LOOKS,
-            worker.stack(),
-            extra=about(Event.HANG),
+            extra=about(Event.HANG, worker.name),
         )
+        for line in worker.stack().splitlines():
+            logger.critical("  %s", line, extra=about(Event.HANG, worker.name))
 
 
 class Watch:

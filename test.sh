@@ -13,3 +13,4 @@ ruff format --check .
 mypy .
 # More workers than cores: nearly all of their time the tests wait, for a meter or for a clock.
 python -m pytest --numprocesses 5 --dist worksteal "$@"
+[ $# -gt 0 ] || sh tests/systemd/run.sh

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 from clock import Clock
 from events import Event, about
+from state_log import Ration
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ class TimeKeeper:
         self.hold_max_s = hold_max_s
         self._lock = threading.Lock()
         self._told: tuple[str, bool] | None = None
+        self._ration = Ration(clock)
         self._date_offset_s: float | None = None
         self._answers_without_date = False
         self._newest_utc_ms = 0
@@ -84,11 +86,13 @@ class TimeKeeper:
         doubted_s = 0.0 if self._doubted_since_mono_s is None else now_mono_s - self._doubted_since_mono_s
         if (verdict.kind, verdict.trusted) == self._told or (not verdict.trusted and doubted_s < _DOUBT_IS_NORMAL_S):
             return
+        if not self._ration.take():  # asked again at the next verdict: what stays is told in the end
+            return
         self._told = (verdict.kind, verdict.trusted)
         if verdict.trusted:
-            logger.info("the time is known: %s", verdict.why, extra=about(Event.CLOCK))
+            logger.info("the time is known: %s%s", verdict.why, self._ration.hint, extra=about(Event.CLOCK))
         else:
-            words = "readings are held back until the time is known"
+            words = f"readings are held back until the time is known{self._ration.hint}"
             logger.warning("%s; %s", verdict.why, words, extra=about(Event.CLOCK))
 
     def _judge(self, wall_offset_s: float, now_mono_s: float) -> Verdict:

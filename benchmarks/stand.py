@@ -218,9 +218,14 @@ class Stand:
             self._pause.wait(_POLL_S)
         raise TimeoutError(f"no sample of both meters within {within_s:g} s")
 
+    @property
+    def pid(self) -> int:
+        """The daemon's process. Raises ``DaemonEnded``."""
+        return self._running().pid
+
     def usage(self) -> Usage:
         """Return what the daemon uses. Raises ``DaemonEnded``."""
-        return usage_of(self._running().pid)
+        return usage_of(self.pid)
 
     @property
     def log(self) -> str:

@@ -138,6 +138,28 @@ def test_a_killed_run_s_interval_that_is_over_is_closed_with_its_own_end(tmp_pat
     assert [each.datum.data for each in outbox.lend(9)] == [50.0, 53.0]
 
 
+@pytest.mark.parametrize("ahead_s", [0.012, 0.01, 0.008, 0.006, 0.004, 0.002])
+def test_a_restart_just_before_an_interval_s_end_goes_on_with_the_next(tmp_path: Path, ahead_s: float) -> None:
+    """The first interval of the new run is over before that of the killed one has been closed."""
+
+    class PassingClock(ManualClock):
+        def mono_s(self) -> float:
+            self.advance(0.001)
+            return super().mono_s()
+
+    clock = ManualClock(utc_s=1_700_000_000.5)
+    make, _, outbox = reporter(clock, tmp_path)
+    make.open_first_interval()
+    clock.advance(0.5)
+    outbox.journal([PowerSample(start_mono_s=clock.mono_s(), voltage_v=50.0)])
+    outbox.crash()
+    make, _, outbox = reporter(PassingClock(mono_s=1101.5 - ahead_s, utc_s=1_700_000_102 - ahead_s), tmp_path)
+    make.open_first_interval()
+    assert [(each.datum.data, each.datum.timestamp_utc_ms) for each in outbox.lend(9)] == [(50.0, 1_700_000_002_000)]
+    assert make._interval is not None
+    assert make._interval.end_utc_ms in (1_700_000_102_000, 1_700_000_104_000)
+
+
 @pytest.mark.parametrize(("away_s", "boot"), [(0.2, "boot"), (100.0, "boot"), (100.0, "the next")])
 def test_what_was_not_verified_counts_by_the_first_check_after_the_restart_and_by_no_later_one(
     tmp_path: Path, away_s: float, boot: str

@@ -157,6 +157,24 @@ def test_doubts_of_the_first_seconds_are_not_told(caplog: pytest.LogCaptureFixtu
     assert not caplog.records
 
 
+def test_a_clock_whose_word_changes_all_the_time_is_told_now_and_then_and_in_the_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    keep, clock = keeper(synchronised=True)
+    for minute in range(60):
+        clock.synchronised = minute % 2 == 0
+        for _ in range(60):
+            clock.advance(1.0)
+            keep.verdict()
+    assert len(caplog.records) == 6
+    clock.synchronised = False
+    for _ in range(660):
+        clock.advance(1.0)
+        keep.verdict()
+    assert "nothing vouches" in caplog.records[6].getMessage()
+
+
 def test_an_end_is_as_planned_unless_that_was_not_the_time() -> None:
     assert end_utc_ms(10_000, 5.0, 5.2) == 10_000
     assert end_utc_ms(10_000, 5.0, 5.3) == 10_300

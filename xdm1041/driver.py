@@ -48,6 +48,7 @@ _AFTER_SET_S = 0.1  # time for the noise of the answer mode to come, so that it 
 _AFTER_CONFIGURE_S = 0.2
 _SETTLE_POLL_S = 0.1
 _TOGETHER_S = 0.3  # less than one conversion: what is read later belongs to another moment
+_TOLD_EVERY_S = 600.0  # that its settings were lost: a meter with a loose power cable loses them all day
 _MISSING_S = 4.0  # for how long after its question a reply is waited for; a stall of 3 s has been seen
 
 
@@ -86,7 +87,7 @@ class XDM1041:
         self._interrupted = threading.Event()
         self._set_up = False
         self._settled = False
-        self._missing_until_mono_s = -math.inf
+        self._missing_until_mono_s = self._told_mono_s = -math.inf
 
     @property
     def port(self) -> str:
@@ -314,7 +315,10 @@ class XDM1041:
         try:
             self.verify_settings()
         except SettingsDiffer as exc:
-            logger.info("%s: %s; it is set up again", self.port, exc)
+            now_mono_s = self._clock.mono_s()
+            often = now_mono_s < self._told_mono_s + _TOLD_EVERY_S
+            logger.log(logging.DEBUG if often else logging.INFO, "%s: %s; it is set up again", self.port, exc)
+            self._told_mono_s = self._told_mono_s if often else now_mono_s
             return False
         return True
 
