@@ -102,8 +102,8 @@ class AretasReporter(Worker):
         sooner = _sooner(interval, self._interval_from(self.clock.mono_s(), verdict.offset_s, previous_end_utc_ms=0))
         if sooner is not interval:
             self._interval = sooner
-            self._outbox.open_interval(sooner, clock_trusted=verdict.trusted)
             self._buffer.end_sooner(sooner)
+            self._outbox.open_interval(sooner, clock_trusted=verdict.trusted)
         return sooner
 
     def _begin(self, interval: Interval, verdict: Verdict, samples: Sequence[PowerSample] = ()) -> None:

@@ -149,7 +149,7 @@ class AretasUploader(Worker):
         except LogInRefused as exc:
             return self._failed(
                 "log-in",
-                f"{exc}; everything is kept. Correct API_USERNAME and API_PASSWORD and restart",
+                f"{exc}; everything is kept. Correct API_USERNAME and API_PASSWORD and restart, or reload",
                 _LOG_IN_AGAIN_AFTER_S,
             )
         except DeviceNotRegistered as exc:

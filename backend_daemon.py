@@ -55,6 +55,8 @@ def run(
     daemon = Daemon(settings, clock, secret_filter.add)
     reload = partial(reload_configuration, config, daemon, secret_filter)
     manager = ServiceManager(os.environ, clock, secret_filter.hide)
+    if (too_short := manager.warning()) is not None:
+        logger.warning("%s", too_short, extra=about(Event.CONFIGURATION))
     supervisor = Supervisor(daemon, manager, clock, reload if reloads else None)
     supervisor.obey_signals()
     logger.info("PowerMonitorMiddleware %s starts: %s", VERSION, settings.outline(), extra=about(Event.START))

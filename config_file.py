@@ -94,6 +94,8 @@ class Table:
 def read_config_file(path: Path, table: Table) -> ConfigFile:
     """Read the file at ``path`` and check each key. Raise ``ConfigurationError`` if it cannot be read at all."""
     try:
+        if path.is_fifo():  # to be read it would be waited for
+            raise ConfigurationError(path, [Problem(message="is no file but a pipe: check the path")])
         raw = path.read_bytes()
     except FileNotFoundError:
         message = f"does not exist: copy config.cfg.example to {path} and fill it in"

@@ -18,6 +18,7 @@ from state_log import StateLog
 
 logger = logging.getLogger(__name__)
 
+_SHORTEST_WATCHDOG_S = 30.0  # a call may take so long: of a name server that is gone
 _LONGEST_STATUS = 1000  # characters; systemd ignores a message of more than 4096 bytes
 
 
@@ -38,6 +39,15 @@ class ServiceManager:
         address = environment.get("NOTIFY_SOCKET", "")
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
         self.watchdog_s = _watchdog_s(environment) if address else None
+
+    def warning(self) -> str | None:
+        """Return what is wrong with how the service is watched, ``None`` if nothing is."""
+        if self.watchdog_s is None or self.watchdog_s >= _SHORTEST_WATCHDOG_S:
+            return None
+        return (
+            f"WatchdogSec={self.watchdog_s:g} is too short: a slow network could be taken for a hanging part, and end "
+            f"the service again and again. Make it {_SHORTEST_WATCHDOG_S:g} or more"
+        )
 
     def ready(self) -> None:
         """Say that the service does its work: after the start, or a reload."""

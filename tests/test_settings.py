@@ -674,3 +674,10 @@ def test_any_password_survives(tmp_path: Path, password: str) -> None:
         return
     expected = replace(load(tmp_path, GOOD).api, password=password)
     assert load(tmp_path, GOOD.replace("hunter2secret", password)).api == expected
+
+
+def test_a_pipe_in_place_of_the_file_is_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "config.cfg"
+    os.mkfifo(path)
+    with pytest.raises(ConfigurationError, match="no file but a pipe"):
+        load_settings(path)

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from clock import Clock
+from service_manager import ServiceManager
 from supervisor import Watch
 from tests.redis_server import RedisServer
 from tests.rig import PROJECT, Rig, start_daemon, wait_for
@@ -274,6 +275,16 @@ def _echo_as_errors(server: socket.socket) -> None:
             connection.sendall(
                 b"-ERR unknown command, with args beginning with: %b \x1b[31m%b\r\n" % (given, b"x" * 5000)
             )
+
+
+def test_a_watchdog_that_is_too_short_is_told() -> None:
+    def warning(seconds: float, address: str = "/run/notify") -> str | None:
+        environment = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": str(int(seconds * 1e6))}
+        return ServiceManager(environment, Clock()).warning()
+
+    assert "WatchdogSec=10 is too short" in (warning(10) or "")
+    assert warning(60) is None
+    assert warning(10, address="") is None  # nobody watches
 
 
 def test_a_service_manager_that_is_gone_costs_nothing(tmp_path: Path) -> None:
