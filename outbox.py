@@ -323,7 +323,7 @@ class Outbox:
         self._set_open(following, clock_trusted)
         self._disk.write(sync_slack_s=following.end_mono_s - self._clock.mono_s())  # at the next end it is too late
         if self._disk.usable:
-            self._room.keep(on_loan_to=self._on_loan_to, clock_trusted=clock_trusted)
+            self._room.keep(on_loan_to=self._on_loan_to, now_utc_ms=record.end_utc_ms)
         elif len(self._pending.records) > _UNSTORED_LIMIT:
             self._drop_oldest()
         self._check_sums(rows_too=self._ledger.waiting <= _COUNTED_EVERY_TIME)

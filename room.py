@@ -45,10 +45,11 @@ class Room:
         """Note that something was settled."""
         self._no_history = False
 
-    def keep(self, *, on_loan_to: int, clock_trusted: bool) -> None:
+    def keep(self, *, on_loan_to: int, now_utc_ms: int | None) -> None:
         """Delete what is too much. Blocks for the disk. Intervals up to number ``on_loan_to`` are not dropped.
 
-        What is old is deleted only while the clock is trusted, which says how old it is.
+        What is old is deleted only while the time is known: ``now_utc_ms``, the end of the newest interval, and not
+        the wall clock, which may be wrong while the cloud's Date is gone by.
         """
         used_bytes = self._disk.read(tables.used_bytes) or 0
         if used_bytes > self.max_bytes:
@@ -56,8 +57,8 @@ class Room:
         elif used_bytes < 0.8 * self.max_bytes:
             self._state.well("there is room for more again")
         now_mono_s = self._clock.mono_s()
-        if clock_trusted and now_mono_s - self._tidied_mono_s >= _TIDY_EVERY_S:
-            oldest_utc_ms = (self._clock.utc_s() - self.keep_days * 86_400) * 1000
+        if now_utc_ms is not None and now_mono_s - self._tidied_mono_s >= _TIDY_EVERY_S:
+            oldest_utc_ms = now_utc_ms - self.keep_days * 86_400_000
             try:
                 with self._disk.store.transaction() as cursor:
                     deleted = tables.delete_history_before(cursor, oldest_utc_ms, _TIDIED_AT_ONCE)

@@ -154,10 +154,12 @@ class Soak:
         spans = [
             Span(utc_ms=utc_ms, start_mono_s=start_mono_s, end_mono_s=end_mono_s, power_kw=power_kw)
             for utc_ms, power_kw in powers.items()
+            if utc_ms in numbers
             for start_mono_s, end_mono_s in [bounds[numbers[utc_ms]]]
         ]
         covered_s = sum(span.end_mono_s - span.start_mono_s for span in spans)
-        yield Figure(what="intervals with a kW", value=len(spans), digits=0)
+        yield Figure(what="intervals with a kW", value=len(powers), digits=0)
+        yield Figure(what="  that the history has no more", value=len(powers) - len(spans), digits=0, at_most=0)
         yield Figure(what="  of the whole time", value=100 * covered_s / site.clock.mono_s(), unit="%")
         off_s = [abs(span.utc_ms / 1000 - BEGAN_UTC_S - span.end_mono_s) for span in spans]
         yield Figure(what="worst timestamp off by", value=max(off_s), unit="s", at_most=_STAMPED_WITHIN_S)

@@ -261,7 +261,7 @@ def test_old_history_is_forgotten_and_what_waits_is_not(tmp_path: Path) -> None:
     box.close_number(1, 2)
     box.settle_delivered(box.lend(1))
     clock.advance(4000)
-    box.close_number(3)
+    box.close_number(100 * 86_400)
     with sqlite3.connect(tmp_path / NAME) as connection:
         assert [row[0] for row in connection.execute("SELECT id FROM interval")] == [2, 3]
     connection.close()
@@ -275,8 +275,8 @@ def test_a_month_of_old_history_is_forgotten_in_portions(tmp_path: Path, monkeyp
     box.settle_delivered(box.lend(100))
     clock.advance(4000)
     left = []
-    for number in range(9, 13):
-        box.close_number(number)
+    for days in range(100, 104):
+        box.close_number(days * 86_400)
         left.append(history(box))
     assert left == [5, 2, 0, 0]
 
@@ -610,6 +610,19 @@ def test_history_is_not_judged_by_a_clock_that_nobody_trusts(tmp_path: Path) -> 
     clock.advance(4000.0)
     clock.step_utc(70 * 365 * 86_400.0)
     box.close_number(101, trusted=False)
+    with box.store.reading() as cursor:
+        assert cursor.execute("SELECT count(*) FROM interval").fetchone() == (101,)
+
+
+def test_history_is_judged_by_the_time_that_is_gone_by_and_not_by_a_wrong_clock(tmp_path: Path) -> None:
+    """The Date of the cloud is gone by: the ends of intervals are right, the wall clock of the computer is not."""
+    clock = ManualClock(utc_s=1000.0)
+    box = Box(tmp_path, clock=clock)
+    box.close_number(*range(1, 101))
+    box.settle_delivered(box.lend(1000))
+    clock.advance(4000.0)
+    clock.step_utc(70 * 365 * 86_400.0)
+    box.close_number(101)
     with box.store.reading() as cursor:
         assert cursor.execute("SELECT count(*) FROM interval").fetchone() == (101,)
 
