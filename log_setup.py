@@ -117,6 +117,7 @@ class SecretFilter(logging.Filter):
             if len(secret) >= _SHORTEST and secret not in self._patterns:
                 self._added.append(secret)
                 self._compile()
+                re.purge()  # else it keeps the patterns of the last 512 tokens, some 40 kB each
 
     def keep(self, secrets: Iterable[str]) -> None:
         """Hide these, too, from now on and for good: those of a configuration that was read again."""

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote, quote_plus
@@ -292,6 +293,20 @@ def test_a_token_is_hidden_from_when_it_is_added_and_tokens_do_not_pile_up(tmp_p
     logger.info("token-number-0999 token-number-0999 hunter2secret")
     assert lines_of(tmp_path)[0].endswith("*** *** ***")
     assert len(hide._patterns) == 17
+
+
+def test_tokens_that_are_forgotten_leave_no_memory_behind() -> None:
+    """A pattern of a token of usual length has 40 kB; re would keep those of the last 512 log-ins."""
+    hide = SecretFilter(["s3cret"])
+    for number in range(20):
+        hide.add(f"{number:04}" * 64)
+    tracemalloc.start()
+    try:
+        for number in range(20, 60):
+            hide.add(f"{number:04}" * 64)
+        assert tracemalloc.get_traced_memory()[0] < 900_000  # 16 are remembered; all 40 would be 1.7 MB
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_long_token_is_hidden_to_its_end() -> None:
