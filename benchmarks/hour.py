@@ -66,7 +66,7 @@ def _figures(
     lasted_s = course.at_s[course.count - 1]
     yield Figure(what="ran", value=lasted_s / 60, unit="min", digits=0)
     yield Figure(what="exit code", value=code, digits=0, at_most=0)
-    due = math.floor(lasted_s * 1000 / SAMPLE_MS)
+    due = math.ceil(lasted_s * 1000 / SAMPLE_MS) - 1  # after the first, and before the end, which is a due time itself
     for name, asked in zip(("voltage", "current"), samples, strict=True):
         yield Figure(what=f"samples asked of the {name} meter, less than due", value=due - asked, digits=0, at_most=0)
     readings = arrivals.readings()

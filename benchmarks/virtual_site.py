@@ -55,6 +55,7 @@ BEGAN_UTC_S = 1_790_000_010.0
 _USERNAME, _PASSWORD = "benchmark@example.invalid", "not-a-secret"
 _ROUND_TRIP_S = 0.05
 _REQUEST_TIMEOUT_S = 8.0  # as daemon.py has it
+_MOST_TEXTS = 200  # or counting them would be what grows
 _NUMBERS = re.compile(r"[-\d.]+")
 _MODULES = (
     aretas_uploader,
@@ -180,7 +181,7 @@ class LogMeter(logging.Handler):
         self.lines += 1
         self.bytes += size
         text = f"{record.name}: {_NUMBERS.sub('#', line.split(' - ', 3)[3])[:70]}"
-        if len(self.bytes_by_text) < 10_000:
+        if text in self.bytes_by_text or len(self.bytes_by_text) < _MOST_TEXTS:
             self.bytes_by_text[text] = self.bytes_by_text.get(text, 0) + size
         if record.levelno >= logging.ERROR:
             self.errors.append(line)
