@@ -165,6 +165,19 @@ def guarded_main() -> int:
     except Exception:  # as in Worker: an error of the program must be in the log, and told from every other end
         logger.critical("the daemon ends, to be started afresh", exc_info=True, extra=about(Event.CRASH))
         return EXIT_INTERNAL
+    finally:
+        let_go_of_terminal()
+
+
+def let_go_of_terminal() -> None:
+    """Give up what could not be written to a terminal that is gone: at its end Python would exit with 120 for it."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is None:
+            continue
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 if __name__ == "__main__":
