@@ -66,29 +66,29 @@ make_base() {
   if ! [ -f "$base" ] || [ -n "$(find "$base" -mtime +30)" ]; then
     echo "making a bare Debian $suite, once"
     # shellcheck disable=SC2046 # no mirror, no argument
-    debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,procps,ca-certificates,sudo "$suite" "$work/root" \
+    debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,procps,ca-certificates,sudo "$suite" "$work/debian" \
       $(mirror) >"$work/debootstrap.log" 2>&1 ||
       { tail -n 3 "$work/debootstrap.log"; skip "no Debian could be made here, is there a network?"; }
-    tar -C "$work/root" -cf "$base.$$" . && mv "$base.$$" "$base"
+    tar -C "$work/debian" -cf "$base.$$" . && mv "$base.$$" "$base"
   else
-    mkdir -p "$work/root" && tar -C "$work/root" -xpf "$base"
+    mkdir -p "$work/debian" && tar -C "$work/debian" -xpf "$base"
   fi
-  cp "$cache/archives/"*.deb "$work/root/var/cache/apt/archives/" 2>/dev/null || true # none yet
+  cp "$cache/archives/"*.deb "$work/debian/var/cache/apt/archives/" 2>/dev/null || true # none yet
 }
 
 # What the host needs to reach its package servers, the container needs too.
 share_settings() {
-  apt-config dump | grep -E '^Acquire::(http|https|ftp)::' >"$work/root/etc/apt/apt.conf.d/90host" || true
-  cat >"$work/root/etc/apt/apt.conf.d/91test" <<'APT'
+  apt-config dump | grep -E '^Acquire::(http|https|ftp)::' >"$work/debian/etc/apt/apt.conf.d/90host" || true
+  cat >"$work/debian/etc/apt/apt.conf.d/91test" <<'APT'
 Binary::apt::APT::Keep-Downloaded-Packages "true";
 APT::Get::Assume-Yes "true"; // a person says yes
 APT
-  rm -f "$work/root/etc/apt/apt.conf.d/docker-clean"
+  rm -f "$work/debian/etc/apt/apt.conf.d/docker-clean"
   if [ -f /etc/ssl/certs/ca-certificates.crt ]; then
-    cp -L /etc/ssl/certs/ca-certificates.crt "$work/root/etc/ssl/certs/ca-certificates.crt"
+    cp -L /etc/ssl/certs/ca-certificates.crt "$work/debian/etc/ssl/certs/ca-certificates.crt"
   fi
-  python3 "$here/pip_settings.py" >"$work/root/etc/pip.conf"
-  grep -oE '(file://)?/[^ ]+' "$work/root/etc/pip.conf" | sed 's,^file://,,' | sort -u | while read -r path; do
+  python3 "$here/pip_settings.py" >"$work/debian/etc/pip.conf"
+  grep -oE '(file://)?/[^ ]+' "$work/debian/etc/pip.conf" | sed 's,^file://,,' | sort -u | while read -r path; do
     while [ "$path" != / ] && ! [ -d "$path" ]; do path=$(dirname "$path"); done
     [ "$(basename "$path")" != simple ] || path=$(dirname "$path") # an index; its files are beside it
     case $path in / | /etc/*) ;; *) echo "--bind-ro=$path" ;; esac
@@ -98,11 +98,11 @@ APT
 # What the operator has got by git or as an archive: what git knows here, in the home of somebody who may use sudo.
 copy_project() {
   inside useradd --create-home --shell /bin/bash jane
-  echo box >"$work/root/etc/hostname"
-  echo '127.0.0.1 localhost box' >"$work/root/etc/hosts"
+  echo box >"$work/debian/etc/hostname"
+  echo '127.0.0.1 localhost box' >"$work/debian/etc/hosts"
   inside hostname box
-  echo 'jane ALL=(ALL) NOPASSWD: ALL' >"$work/root/etc/sudoers.d/jane"
-  home=$work/root/home/jane/PowerMonitorMiddleware
+  echo 'jane ALL=(ALL) NOPASSWD: ALL' >"$work/debian/etc/sudoers.d/jane"
+  home=$work/debian/home/jane/PowerMonitorMiddleware
   mkdir "$home"
   if git -C "$project" rev-parse 2>/dev/null; then
     (cd "$project" && git ls-files -z --cached --others --exclude-standard | tar --null -T - -c) | tar -x -C "$home"
@@ -133,7 +133,7 @@ echo $$ >/sys/fs/cgroup/cgroup.procs
 find "/sys/fs/cgroup/$MACHINE" -depth -type d -exec rmdir {} +
 BOOT
   # shellcheck disable=SC2046 # one word for each folder
-  MACHINE=$machine ROOT=$work/root unshare --mount sh "$work/boot.sh" $(cat "$work/binds") >"$work/boot.log" 2>&1 &
+  MACHINE=$machine ROOT=$work/debian unshare --mount sh "$work/boot.sh" $(cat "$work/binds") >"$work/boot.log" 2>&1 &
   keeper=$!
   wait_for_boot
 }
@@ -171,6 +171,6 @@ inside apt-get update -qq >/dev/null 2>&1 || skip "the container reaches no pack
 copy_project
 cd "$project"
 code=0
-python3 -B -m tests.systemd.story "$keeper" "$work/root" || code=1
-cp -n "$work/root/var/cache/apt/archives/"*.deb "$cache/archives/" 2>/dev/null || true # for the next time
+python3 -B -m tests.systemd.story "$keeper" "$work/debian" || code=1
+cp -n "$work/debian/var/cache/apt/archives/"*.deb "$cache/archives/" 2>/dev/null || true # for the next time
 exit "$code"
