@@ -89,7 +89,8 @@ class Daemon:
     def reload(self, settings: Settings) -> None:
         """Go on with other settings: only the workers that they concern are replaced, no sample that was taken is lost.
 
-        A meter whose settings change has to be set up again, which takes it some seconds. Blocks 6 s at most.
+        If anything of the meters or of sampling changes, both meters are set up again, which takes them some seconds.
+        Blocks 6 s at most.
         """
         before, self.settings = self.settings, settings
         self._refused = None
