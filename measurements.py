@@ -16,11 +16,14 @@ The rules, written once and kept everywhere:
    reported for it. A reading that fails any check is counted and logged, never averaged.
 5. A sample's time is the moment its queries start, on the monotonic clock. V and A whose queries started more than
    5 ms apart do not belong together and make no kW.
-6. Schedules run on the monotonic clock with absolute due times (no drift, no catch-up burst); timestamps come from the
+6. Energy and charge are the trapezoid of the samples over the monotonic clock, split where the line between two samples
+   crosses zero. What passed between two samples belongs to the interval of the later one. Two samples more than three
+   sample intervals apart are a gap: it is counted, not bridged. In and out are kept apart, as counters that only rise.
+7. Schedules run on the monotonic clock with absolute due times (no drift, no catch-up burst); timestamps come from the
    wall clock.
 
-Names carry their units: ``_v``, ``_a``, ``_kw``, ``_mono_s`` (seconds, monotonic clock), ``_utc_ms`` (milliseconds
-since the epoch, wall clock).
+Names carry their units: ``_v``, ``_a``, ``_kw``, ``_kwh``, ``_ah``, ``_mono_s`` (seconds, monotonic clock),
+``_utc_ms`` (milliseconds since the epoch, wall clock).
 """
 
 from __future__ import annotations
@@ -65,12 +68,16 @@ class PowerSample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statistic:
-    """Mean, extremes and number of the valid values of one quantity in one interval, in the quantity's unit."""
+    """Mean, extremes and number of the valid values of one quantity in one interval, in the quantity's unit.
+
+    ``deviation`` is the standard deviation of the values, 0 for a single one.
+    """
 
     mean: float
     minimum: float
     maximum: float
     count: int
+    deviation: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +93,39 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Energy:
+    """Energy (kWh) and charge (Ah) that went in and out, each at least 0, and for how many seconds each is known.
+
+    Net is in minus out. What is not covered by ``energy_s`` or ``charge_s`` is a gap: it is counted, not estimated.
+    """
+
+    energy_in_kwh: float = 0.0
+    energy_out_kwh: float = 0.0
+    charge_in_ah: float = 0.0
+    charge_out_ah: float = 0.0
+    energy_s: float = 0.0
+    charge_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Uncertainty:
+    """How far off what an interval is reported as may be (docs/accuracy.md): +/-, in the quantity's unit, k = 2.
+
+    Of energy and charge, in and out together: ``energy_kwh`` and ``charge_ah`` are what the instruments may be off,
+    which adds up over intervals; the ``scatter`` of the samples, one standard deviation, adds up as the root of the
+    squares. ``None`` where there is no value.
+    """
+
+    voltage_v: float | None = None
+    current_a: float | None = None
+    power_kw: float | None = None
+    energy_kwh: float | None = None
+    energy_scatter_kwh: float | None = None
+    charge_ah: float | None = None
+    charge_scatter_ah: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class IntervalSummary:
     """What one interval is reported as. ``None`` for a quantity without a valid sample in it.
 
@@ -98,6 +138,8 @@ class IntervalSummary:
     power_kw: Statistic | None
     samples_read: int = 0
     samples_refused: Mapping[str, int] = field(default_factory=dict)
+    energy: Energy = Energy()
+    uncertainty: Uncertainty = Uncertainty()
 
     @property
     def samples_averaged(self) -> int:

@@ -30,7 +30,8 @@ MIGRATIONS = (
         voltage_type INTEGER NOT NULL, current_type INTEGER NOT NULL, power_type INTEGER NOT NULL,
         UNIQUE (mac, voltage_type, current_type, power_type)
     );
-    -- One row per interval: its averages, and which of its readings still wait for the cloud (1 V, 2 A, 4 kW).
+    -- One row per interval: its averages, and which of its readings still wait for the cloud (1 V, 2 A, 4 kW;
+    -- since version 4 also 8 and 16 energy in and out, 32 and 64 charge in and out, 128 net energy).
     -- Until it is known what time it was when it ended, it has no end_utc_ms but what is needed to tell it later.
     CREATE TABLE interval (
         id INTEGER PRIMARY KEY, device INTEGER NOT NULL, waiting INTEGER NOT NULL, end_utc_ms INTEGER,
@@ -61,6 +62,39 @@ MIGRATIONS = (
     CREATE INDEX interval_waiting ON interval (device, id, waiting) WHERE waiting != 0;
     """,
     "ALTER TABLE sample ADD COLUMN unverified TEXT",
+    """
+    -- What went in and out during an interval (kWh, Ah), and for how many seconds that is known; NULL in older ones.
+    ALTER TABLE interval ADD COLUMN energy_in REAL;
+    ALTER TABLE interval ADD COLUMN energy_out REAL;
+    ALTER TABLE interval ADD COLUMN charge_in REAL;
+    ALTER TABLE interval ADD COLUMN charge_out REAL;
+    ALTER TABLE interval ADD COLUMN energy_s REAL;
+    ALTER TABLE interval ADD COLUMN charge_s REAL;
+    -- The counters at its end.
+    ALTER TABLE interval ADD COLUMN total_energy_in REAL;
+    ALTER TABLE interval ADD COLUMN total_energy_out REAL;
+    ALTER TABLE interval ADD COLUMN total_charge_in REAL;
+    ALTER TABLE interval ADD COLUMN total_charge_out REAL;
+    -- +/- of the means; of energy and charge, what the instruments may be off and a standard deviation of scatter.
+    ALTER TABLE interval ADD COLUMN voltage_uncertainty REAL;
+    ALTER TABLE interval ADD COLUMN current_uncertainty REAL;
+    ALTER TABLE interval ADD COLUMN power_uncertainty REAL;
+    ALTER TABLE interval ADD COLUMN energy_uncertainty REAL;
+    ALTER TABLE interval ADD COLUMN energy_scatter REAL;
+    ALTER TABLE interval ADD COLUMN charge_uncertainty REAL;
+    ALTER TABLE interval ADD COLUMN charge_scatter REAL;
+    -- A device is also known by the sensor types of the counters; NULL where a counter is not reported.
+    CREATE TABLE device_wider (
+        id INTEGER PRIMARY KEY, mac INTEGER NOT NULL,
+        voltage_type INTEGER NOT NULL, current_type INTEGER NOT NULL, power_type INTEGER NOT NULL,
+        energy_in_type INTEGER, energy_out_type INTEGER, charge_in_type INTEGER, charge_out_type INTEGER,
+        energy_type INTEGER
+    );
+    INSERT INTO device_wider (id, mac, voltage_type, current_type, power_type)
+        SELECT id, mac, voltage_type, current_type, power_type FROM device;
+    DROP TABLE device;
+    ALTER TABLE device_wider RENAME TO device;
+    """,
 )
 
 

@@ -95,7 +95,8 @@ def mask_of(summary: IntervalSummary) -> int:
 def add_device(cursor: sqlite3.Cursor, device: Device) -> None:
     """Make sure that there is a row for this device."""
     cursor.execute(
-        "INSERT OR IGNORE INTO device (mac, voltage_type, current_type, power_type) VALUES (?, ?, ?, ?)",
+        "INSERT INTO device (mac, voltage_type, current_type, power_type) SELECT ?1, ?2, ?3, ?4 WHERE NOT EXISTS "
+        "(SELECT 1 FROM device WHERE mac = ?1 AND voltage_type = ?2 AND current_type = ?3 AND power_type = ?4)",
         [device.mac, *device.types],
     )
 
@@ -139,7 +140,11 @@ def insert_interval(cursor: sqlite3.Cursor, record: Record) -> None:
     add_device(cursor, record.device)
     summary = record.summary
     cursor.execute(
-        "INSERT OR REPLACE INTO interval SELECT ?, id, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM device "
+        "INSERT OR REPLACE INTO interval (id, device, waiting, end_utc_ms, boot_id, end_mono_s, planned_end_utc_ms, "
+        "voltage, voltage_minimum, voltage_maximum, voltage_count, "
+        "current, current_minimum, current_maximum, current_count, "
+        "power, power_minimum, power_maximum, power_count) "
+        "SELECT ?, id, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM device "
         "WHERE mac = ? AND voltage_type = ? AND current_type = ? AND power_type = ?",
         [
             record.number,

@@ -281,7 +281,7 @@ def test_a_million_readings_waiting_are_counted_within_a_second_and_left_uncount
     Box(tmp_path).close()
     change(
         tmp_path,
-        "INSERT INTO device VALUES (1, 77, 532, 531, 533)",
+        "INSERT INTO device (id, mac, voltage_type, current_type, power_type) VALUES (1, 77, 532, 531, 533)",
         "INSERT INTO interval (id, device, waiting, end_utc_ms, voltage, current, power) "
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 333334) "
         "SELECT i, 1, 7, i, 1, 1, 1 FROM n",
