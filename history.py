@@ -92,10 +92,11 @@ class PeriodEnergy:
 
 
 @contextmanager
-def open_history(path: Path, *, answer_within_s: float | None = None, in_daemon: bool = False) -> Iterator[History]:
+def open_history(path: Path, *, in_daemon: bool, answer_within_s: float | None = None) -> Iterator[History]:
     """Give the history in the database at ``path``. Raises ``HistoryError``, then and at each question.
 
-    Each question is given up after ``answer_within_s`` seconds. ``in_daemon``: a thread of the daemon itself asks.
+    ``in_daemon`` must be true where a thread of the daemon itself asks, and only there: see ``database_reading.py``.
+    Each question is given up after ``answer_within_s`` seconds.
     """
     history = History(path, answer_within_s, in_daemon)
     history.extent_utc_ms()  # so that what is the matter is said at once

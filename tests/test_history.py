@@ -186,7 +186,7 @@ def test_it_says_what_a_naive_computation_over_the_rows_says(rows: list[Row], bo
     buckets: dict[int, list[Row]] = {}
     for each in inside:
         buckets.setdefault(math.ceil(each["end_utc_ms"] / step_ms) * step_ms, []).append(each)
-    with TemporaryDirectory() as name, open_history(made(Path(name), rows)) as history:
+    with TemporaryDirectory() as name, open_history(made(Path(name), rows), in_daemon=False) as history:
         points = history.points(from_utc_ms, to_utc_ms, step_ms)
         assert without_none(flat(points)) == close_to(flat([bucket_of(end, each) for end, each in buckets.items()]))
         intervals = list(history.intervals(from_utc_ms, to_utc_ms))
@@ -226,7 +226,7 @@ def test_it_says_what_a_naive_computation_over_the_rows_says(rows: list[Row], bo
 
 def test_a_period_is_cut_to_the_time_of_which_there_is_history_and_a_pause_is_a_gap(tmp_path: Path) -> None:
     rows = [row(30_000 * number) for number in (2, 3, 4, 9, 10)]  # 1 min to 5 min, 2 min of it without power
-    with open_history(made(tmp_path, rows)) as history:
+    with open_history(made(tmp_path, rows), in_daemon=False) as history:
         period = history.energy(0, 10**9)
         assert (period.from_utc_ms, period.to_utc_ms) == (30_000, 300_000)
         assert (period.elapsed_s, period.gap_s) == (270.0, 120.0)
@@ -240,7 +240,7 @@ def test_a_period_is_cut_to_the_time_of_which_there_is_history_and_a_pause_is_a_
 def test_rows_from_before_energy_was_stored_are_a_gap(tmp_path: Path) -> None:
     old = dict.fromkeys(FLOWS, None)
     rows = [{**row(30_000), **old}, {**row(60_000), **old}, row(90_000)]
-    with open_history(made(tmp_path, rows)) as history:
+    with open_history(made(tmp_path, rows), in_daemon=False) as history:
         period = history.energy(0, 90_000)
         assert (period.elapsed_s, period.gap_s, period.coverage_percent) == (60.0, 30.0, 50.0)
         assert period.energy.energy_in_kwh == 0.001
@@ -250,13 +250,15 @@ def test_rows_from_before_energy_was_stored_are_a_gap(tmp_path: Path) -> None:
 
 def test_with_one_meter_the_coverage_is_that_of_the_charge(tmp_path: Path) -> None:
     alone = {"energy_in": None, "energy_out": None, "energy_s": 0.0}
-    with open_history(made(tmp_path, [row(30_000, **alone), row(60_000, **alone, charge_s=15.0)])) as history:
+    with open_history(
+        made(tmp_path, [row(30_000, **alone), row(60_000, **alone, charge_s=15.0)]), in_daemon=False
+    ) as history:
         period = history.energy(0, 60_000)
     assert (period.elapsed_s, period.gap_s, period.coverage_percent) == (60.0, 15.0, 75.0)
 
 
 def test_a_period_without_history_has_no_coverage(tmp_path: Path) -> None:
-    with open_history(made(tmp_path, [row(35_000)])) as history:
+    with open_history(made(tmp_path, [row(35_000)]), in_daemon=False) as history:
         for period in (history.energy(40_000, 50_000), history.energy(0, 4000)):
             assert (period.energy, period.elapsed_s, period.gap_s) == (Energy(), 0.0, 0.0)
             assert period.coverage_percent is None
@@ -265,7 +267,7 @@ def test_a_period_without_history_has_no_coverage(tmp_path: Path) -> None:
 
 def test_a_clock_that_was_set_back_gives_no_more_than_100_percent(tmp_path: Path) -> None:
     rows = [row(end) for end in (30_000, 60_000, 30_500, 60_500)]
-    with open_history(made(tmp_path, rows)) as history:
+    with open_history(made(tmp_path, rows), in_daemon=False) as history:
         period = history.energy(0, 60_500)
     assert (period.coverage_percent, period.gap_s, period.energy.energy_s) == (100.0, 0.0, 120.0)
 
@@ -273,7 +275,7 @@ def test_a_clock_that_was_set_back_gives_no_more_than_100_percent(tmp_path: Path
 def test_an_interval_that_was_held_back_takes_its_place_once_it_has_its_end(tmp_path: Path) -> None:
     store = make(tmp_path)
     insert(store, [row(None, planned_end_utc_ms=30_000), row(60_000)])
-    with open_history(tmp_path / NAME) as history:
+    with open_history(tmp_path / NAME, in_daemon=False) as history:
         assert [each.end_utc_ms for each in history.intervals(0, 90_000)] == [60_000]
         with store.transaction() as cursor:
             cursor.execute("UPDATE interval SET end_utc_ms = 70000 WHERE id = 1")
@@ -296,7 +298,7 @@ def test_an_interval_that_was_held_back_takes_its_place_once_it_has_its_end(tmp_
 def test_a_question_that_makes_no_sense_is_refused_with_the_reason(
     tmp_path: Path, question: tuple[int, int, int], reason: str
 ) -> None:
-    with open_history(made(tmp_path, [row(30_000), row(30_000 + 2 * MOST_POINTS)])) as history:
+    with open_history(made(tmp_path, [row(30_000), row(30_000 + 2 * MOST_POINTS)]), in_daemon=False) as history:
         with pytest.raises(ValueError, match=reason):
             history.points(*question)
         if "step" not in reason:
@@ -307,7 +309,7 @@ def test_a_question_that_makes_no_sense_is_refused_with_the_reason(
 
 
 def test_many_intervals_come_whole_in_order_and_each_once(tmp_path: Path) -> None:
-    with open_history(made(tmp_path, [row(1000 + number // 2) for number in range(5001)])) as history:
+    with open_history(made(tmp_path, [row(1000 + number // 2) for number in range(5001)]), in_daemon=False) as history:
         ends = [each.end_utc_ms for each in history.intervals(0, 10_000)]
     assert ends == [1000 + number // 2 for number in range(5001)]
 
@@ -326,7 +328,7 @@ def ask_everything(history: History) -> list[Any]:
 
 
 def test_an_empty_database_has_no_history_and_no_error(tmp_path: Path) -> None:
-    with open_history(made(tmp_path, [])) as history:
+    with open_history(made(tmp_path, []), in_daemon=False) as history:
         extent, points, intervals, period, _totals = ask_everything(history)
     assert (extent, points, intervals, period.coverage_percent) == (None, [], [], None)
 
@@ -342,7 +344,7 @@ def test_a_database_of_an_older_version_says_what_it_has(tmp_path: Path, version
             "voltage_count) VALUES (1, 0, 30000, 52, 51, 53, 6)"
         )
         connection.commit()
-    with open_history(tmp_path / NAME) as history:
+    with open_history(tmp_path / NAME, in_daemon=False) as history:
         _extent, points, intervals, period, _totals = ask_everything(history)
     assert points == intervals
     assert points[0].voltage_v == Aggregate(mean=52.0, minimum=51.0, maximum=53.0, count=6, uncertainty=None)
@@ -350,7 +352,7 @@ def test_a_database_of_an_older_version_says_what_it_has(tmp_path: Path, version
 
 
 def test_what_is_no_number_in_a_damaged_row_is_not_shown_as_one(tmp_path: Path) -> None:
-    with open_history(made(tmp_path, [row(30_000, voltage=math.inf, energy_in=math.inf)])) as history:
+    with open_history(made(tmp_path, [row(30_000, voltage=math.inf, energy_in=math.inf)]), in_daemon=False) as history:
         (point,) = history.points(0, 30_000, 1000)
         assert (point.voltage_v, point.energy_in_kwh) == (None, None)
         assert history.energy(0, 30_000).energy.energy_in_kwh == 0.0
@@ -363,17 +365,17 @@ def test_nothing_is_made_or_changed(tmp_path: Path, killed: bool) -> None:
     else:
         used(tmp_path).close()
     before = snapshot(tmp_path)
-    with open_history(tmp_path / NAME) as history:
+    with open_history(tmp_path / NAME, in_daemon=False) as history:
         _extent, points, *_rest = ask_everything(history)
     assert [each.end_utc_ms for each in points] == [90_000, 91_000, 92_000]
     assert snapshot(tmp_path) == before
 
 
 def test_why_there_is_no_history_is_said_at_once(tmp_path: Path) -> None:
-    with pytest.raises(HistoryError, match="There is no database"), open_history(tmp_path / NAME):
+    with pytest.raises(HistoryError, match="There is no database"), open_history(tmp_path / NAME, in_daemon=False):
         pytest.fail("was opened")
     (tmp_path / NAME).write_bytes(b"no database at all" * 500)
-    with pytest.raises(HistoryError, match="is damaged"), open_history(tmp_path / NAME):
+    with pytest.raises(HistoryError, match="is damaged"), open_history(tmp_path / NAME, in_daemon=False):
         pytest.fail("was opened")
 
 
@@ -387,7 +389,7 @@ def test_a_question_is_given_up_when_it_takes_too_long(tmp_path: Path) -> None:
         connection.commit()
     with (
         pytest.raises(HistoryError, match=r"cannot be read just now \(interrupted\)"),
-        open_history(path, answer_within_s=0.005) as history,
+        open_history(path, answer_within_s=0.005, in_daemon=False) as history,
     ):
         history.energy(0, LAST_UTC_MS)
 
