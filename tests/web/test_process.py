@@ -87,7 +87,9 @@ def test_switched_off_not_one_module_of_it_is_loaded(tmp_path: Path) -> None:
     with Rig(tmp_path) as rig:
         for web, loaded in (({"web_port": 8041}, "[]"), ({**ON, "web_port": free_port()}, "'bottle', ")):
             rig.configure({"WEB": web})
-            process = start_daemon(tmp_path, code=code)
+            rig.process = process = start_daemon(tmp_path, code=code)
+            rig.wait_for_intervals(1)
+            process.send_signal(signal.SIGTERM)
             stdout, stderr = process.communicate(timeout=20)
             assert process.returncode == 0, stderr
             assert loaded in stdout.splitlines()[0]
