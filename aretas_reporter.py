@@ -14,7 +14,7 @@ from averaging_buffer import AveragingBuffer, summarise
 from clock import Clock
 from events import Event, about
 from ledger import Tally
-from measurements import Datum, Interval, IntervalSummary, PowerSample
+from measurements import Datum, Interval, IntervalSummary, PowerSample, Uncertainty
 from outbox import Outbox
 from report_lines import summary_text
 from tables import LeftOpen
@@ -34,6 +34,7 @@ class AretasReporter(Worker):
     ``publish`` must not block; it is called with the readings of each interval (the Redis cache, if enabled).
     ``state`` tells what else ``--status`` shall show: name -> JSON value. ``verify`` tells of meters why their settings
     are not what they were set to, ``None`` if they are, before anything is set up; it may block for 5 s.
+    ``uncertainty`` tells how far off an interval may be, by the meters as they are set when it is closed.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class AretasReporter(Worker):
         publish: Callable[[Sequence[Datum]], None] | None = None,
         state: Callable[[], Mapping[str, object]] = dict,
         verify: Callable[[Collection[str]], Mapping[str, str | None]] = lambda _meters: {},
+        uncertainty: Callable[[IntervalSummary], Uncertainty] = lambda _summary: Uncertainty(),
     ) -> None:
         super().__init__("reporter", clock)
         self._interval_ms = report_interval_ms
@@ -55,6 +57,7 @@ class AretasReporter(Worker):
         self._publish = publish
         self._state = state
         self._verify = verify
+        self._uncertainty = uncertainty
         self._interval: Interval | None = None
         self.last_summary: IntervalSummary | None = None
         self._held_because: str | None = None
@@ -125,11 +128,11 @@ class AretasReporter(Worker):
     def _close_what_is_over(self, left: LeftOpen, following: Interval) -> None:
         """Close the interval that was left open, and the one behind it that has a sample already."""
         own = [each for each in left.samples if each.start_mono_s <= left.interval.end_mono_s]
-        self._outbox.close_left_open(replace(left, samples=own), summarise(own), following)
+        self._outbox.close_left_open(replace(left, samples=own), self._judged(summarise(own)), following)
         later = left.samples[len(own) :]
         if later:
             behind = replace(left, interval=self._next_of(left.interval), samples=later)
-            self._outbox.close_left_open(behind, summarise(later), following)
+            self._outbox.close_left_open(behind, self._judged(summarise(later)), following)
 
     def _next_of(self, interval: Interval) -> Interval:
         return Interval(
@@ -147,7 +150,7 @@ class AretasReporter(Worker):
             is_of_before = interval.end_mono_s <= fresh.start_mono_s
             following = fresh if is_of_before and not samples else self._next_of(interval)
             ended = self._stamped(interval, verdict)
-            self._outbox.close_interval(summarise(own), ended, following, clock_trusted=verdict.trusted)
+            self._outbox.close_interval(self._judged(summarise(own)), ended, following, clock_trusted=verdict.trusted)
             interval = following
         self._interval = interval
         self._buffer.open(interval, samples)
@@ -185,7 +188,7 @@ class AretasReporter(Worker):
         verdict = self._time_keeper.verdict()
         ended = self._stamped(ended, verdict)
         self._interval = self._interval_from(ended.end_mono_s, verdict.offset_s, previous_end_utc_ms=ended.end_utc_ms)
-        summary = self.last_summary = self._buffer.close(ended, self._interval)
+        summary = self.last_summary = self._judged(self._buffer.close(ended, self._interval))
         before = self._outbox.tally()
         self._outbox.note("clock", {"trusted": verdict.trusted, "why": verdict.why})
         for name, value in self._state().items():
@@ -196,6 +199,10 @@ class AretasReporter(Worker):
             self._publish(readings)
         if readings or not self._stop.is_set():
             self._log_line(summary, before)
+
+    def _judged(self, summary: IntervalSummary) -> IntervalSummary:
+        """Return an interval with how far off it may be."""
+        return replace(summary, uncertainty=self._uncertainty(summary))
 
     def _stamped(self, ended: Interval, verdict: Verdict) -> Interval:
         """Return an interval with its true end: as planned, or where the clock was stepped meanwhile, as it was."""
