@@ -7,6 +7,7 @@ import math
 import random
 from dataclasses import replace
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,12 +16,14 @@ from hypothesis import strategies as st
 
 from accuracy import Accuracy
 from averaging_buffer import summarise
+from clock import Clock
 from config_keys import CURRENT_RANGES, VOLTAGE_RANGES
 from config_values import ZeroOffset
+from daemon import Daemon
 from measurements import Energy, IntervalSummary, PowerSample, Uncertainty
-from settings import CurrentMeterSettings, CurrentSource, Rate, VoltageMeterSettings
+from settings import CurrentMeterSettings, CurrentSource, Rate, VoltageMeterSettings, load_settings
+from tests.rig import SHUNT_OHM, Rig, wait_for
 
-SHUNT_OHM = 0.0006667
 K2 = 2 / math.sqrt(3)  # k = 2 of a limit: twice the limit over the root of 3
 
 
@@ -161,6 +164,8 @@ def test_a_current_that_the_meter_may_have_gone_up_a_range_for_counts_as_on_the_
     assert off_a(steps, 60.1) == off_a(large, 60.1)  # 40.1 mV: from 40 mV on it stays up if it was
     assert off_a(steps, 10.0, 90.0) == off_a(large, 10.0, 90.0)
     assert off_a(current_meter(range_fixed=True), 60.1) < off_a(large, 60.1)
+    offset = ZeroOffset(offset_uv=-800.0)  # 59.0 A are up to 40.1 mV at the meter then
+    assert off_a(replace(steps, zero_offset=offset), 59.0) == off_a(replace(large, zero_offset=offset), 59.0)
     overloaded = replace(interval((None, 10.0)), samples_refused={"Overload": 1})
     assert accuracy(None, steps).of(overloaded).current_a == off_a(large, 10.0)
     assert accuracy(None, steps).of(replace(overloaded, samples_refused={"Unsettled": 1})).current_a == off_a(
@@ -315,6 +320,32 @@ def test_what_percent_are_off_does_not_cancel_between_in_and_out(samples: list[t
     assert found is not None
     without_sign = sum(abs(current_a) for _, current_a in samples) / len(samples)
     assert found >= K2 * 0.1 * without_sign * (1 - 1e-9)
+
+
+# -- in the daemon -----------------------------------------------------------------------------------------------------
+
+
+def test_the_daemon_gives_each_interval_its_uncertainty_by_the_settings_of_now(tmp_path: Path) -> None:
+    """Two virtual meters, 52 V and 10 mV at the shunt, which is 15.0 A; the shunt first within 0.25 %, then 10 %."""
+    with Rig(tmp_path) as rig:
+        clock = Clock()
+        daemon = Daemon(load_settings(rig.configure()), clock, lambda _secret: None)
+        daemon.start()
+        try:
+
+            def off_a() -> float:
+                summary = daemon.reporter.last_summary
+                return (summary and summary.uncertainty.current_a) or 0.0
+
+            wait_for(off_a, what="an interval with its uncertainty")
+            meter_a, shunt_a = 0.001 * 15 + 10e-6 / SHUNT_OHM, 0.0025 * 15
+            at_0_25_percent, at_10_percent = K2 * math.hypot(meter_a, shunt_a), K2 * math.hypot(meter_a, 0.1 * 15)
+            assert at_0_25_percent - 1e-3 < off_a() < at_0_25_percent + 0.05  # scatter comes on top
+            daemon.reload(load_settings(rig.configure({"XDM": {"xdm_shunt_tolerance_percent": 10}})))
+            wait_for(lambda: off_a() > at_10_percent - 0.05, what="the wider tolerance")
+            assert off_a() < at_10_percent + 0.05
+        finally:
+            daemon.stop()
 
 
 # -- meters drawn by lot ---------------------------------------------------------------------------------------------
