@@ -206,7 +206,7 @@ def _size(statistic: Statistic | None) -> float:
     if statistic is None:
         return 0.0
     mean, count = statistic.mean, statistic.count
-    root_mean_square = math.sqrt(mean**2 + statistic.deviation**2 * (count - 1) / count)
+    root_mean_square = math.hypot(mean, statistic.deviation * math.sqrt((count - 1) / count))
     by_least, by_most = mean + 2 * max(0.0, -statistic.minimum), 2 * max(0.0, statistic.maximum) - mean
     return max(abs(mean), min(root_mean_square, by_least, by_most))
 

@@ -20,9 +20,9 @@ from clock import Clock
 from config_keys import CURRENT_RANGES, VOLTAGE_RANGES
 from config_values import ZeroOffset
 from daemon import Daemon
-from measurements import Energy, IntervalSummary, PowerSample, Uncertainty
+from measurements import Energy, IntervalSummary, PowerSample, Statistic, Uncertainty
 from settings import CurrentMeterSettings, CurrentSource, Rate, VoltageMeterSettings, load_settings
-from tests.rig import SHUNT_OHM, Rig, wait_for
+from tests.rig import PROJECT, SHUNT_OHM, Rig, wait_for
 
 K2 = 2 / math.sqrt(3)  # k = 2 of a limit: twice the limit over the root of 3
 
@@ -246,6 +246,11 @@ def test_what_has_no_value_has_no_uncertainty() -> None:
     assert uncounted.power_kw is not None
 
 
+def test_an_absurd_value_of_a_customised_program_stops_nothing() -> None:
+    found = accuracy(voltage_meter(), current_meter()).of(interval((1e155, -1e155), (-1e155, 1e152), counted_s=30))
+    assert min(values_of(found)) > 1e140
+
+
 def test_of_a_meter_that_is_no_longer_set_nothing_is_known() -> None:
     summary = interval((52.0, 20.0), counted_s=30)
     assert accuracy().of(summary) == Uncertainty()
@@ -346,6 +351,84 @@ def test_the_daemon_gives_each_interval_its_uncertainty_by_the_settings_of_now(t
             assert off_a() < at_10_percent + 0.05
         finally:
             daemon.stop()
+
+
+# -- the document ----------------------------------------------------------------------------------------------------
+
+WORDS = " ".join((PROJECT / "docs" / "accuracy.md").read_text(encoding="utf-8").split())
+DOCUMENT = (PROJECT / "docs" / "accuracy.md").read_text(encoding="utf-8")
+
+
+def table(heading: str) -> dict[str, list[str]]:
+    """Return the rows of the document's table whose first column has this heading: first cell -> the others."""
+    rows = DOCUMENT.split(f"\n| {heading} |")[1].split("\n\n")[0].splitlines()[2:]
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    return {first: others for first, *others in cells}
+
+
+def steady(
+    volts: float, amperes: float, scatter: tuple[float, float, float] = (0, 0, 0), count: int = 1, counted_s: float = 0
+) -> IntervalSummary:
+    """Return an interval with these means, whose samples scatter by these deviations of V, A and kW."""
+    means = (volts, amperes, volts * amperes / 1000)
+    voltage, current, power = (
+        Statistic(mean=mean, minimum=mean, maximum=mean, count=count, deviation=deviation)
+        for mean, deviation in zip(means, scatter, strict=True)
+    )
+    counted = Energy(energy_s=counted_s, charge_s=counted_s)
+    return IntervalSummary(voltage_v=voltage, current_a=current, power_kw=power, energy=counted)
+
+
+def same(figures: list[float], cells: list[str]) -> bool:
+    """Return whether the cells have these figures, to as many digits as they show."""
+    return [f"{each:.{len(cell.partition('.')[2])}f}" for each, cell in zip(figures, cells, strict=True)] == cells
+
+
+def test_the_document_s_table_of_currents_is_what_the_program_computes() -> None:
+    make, exact = accuracy(voltage_meter(), current_meter()), current_meter(tolerance=0.0)
+    rows = table("current (A)")
+    assert len(rows) == 8
+    for current, (meter, shunt, total, percent, power) in rows.items():
+        amperes = float(current)
+        found = values_of(make.of(steady(52.0, amperes, counted_s=1)))
+        assert same([off_a(exact, amperes) / K2, 0.0025 * amperes, *found[1:3]], [meter, shunt, total, power]), current
+        assert percent == (f"{100 * found[1] / amperes:.2f}" if amperes else "")
+
+
+def test_the_document_s_worked_example_is_what_the_program_computes() -> None:
+    given = {name: float(value.split()[0]) for name, (value,) in table("given").items()}
+    current = current_meter(
+        tolerance=given["shunt tolerance"], shunt_resistance_ohm=given["shunt"], zero_offset=ZeroOffset(offset_uv=0)
+    )
+    make, exact = accuracy(voltage_meter(), current), replace(current, shunt_tolerance_percent=0.0)
+    means = given["mean voltage"], given["mean current"]
+    scatter = given["scatter of the voltage"], given["scatter of the current"], given["scatter of the power"]
+    off = values_of(make.of(steady(*means, scatter, int(given["samples"]), given["counted"])))
+    instruments = values_of(make.of(steady(*means, counted_s=given["counted"])))
+    limits = [off_v("500V", means[0]) / K2, off_a(exact, means[1]) / K2]
+    shunt_a = math.sqrt((instruments[1] / K2) ** 2 - limits[1] ** 2)
+    assert same([*limits, shunt_a], [result.split()[0] for _, result in table("limit").values()])
+    for index, cells in enumerate(table("result").values()):
+        of_scatter = math.sqrt(off[index] ** 2 - instruments[index] ** 2)
+        assert same([instruments[index], of_scatter, off[index]], cells)
+    for time, cells in table("added up over").items():
+        count = float(time.split()[0]) / given["counted"]
+        off_kwh, off_ah = (math.sqrt((count * off[at]) ** 2 + 4 * count * off[at + 1] ** 2) for at in (3, 5))
+        charge_ah = means[1] * count * given["counted"] / 3600
+        assert same([means[0] * charge_ah / 1000, off_kwh, charge_ah, off_ah], cells)
+
+
+def test_what_the_document_promises_of_its_advice_is_what_the_program_computes() -> None:
+    plain, finer = (accuracy(voltage_meter(name), current_meter()) for name in ("500V", "50V"))
+    day = plain.of(steady(52.0, 0.0, counted_s=86_400))
+    assert f"is known to +/- {day.energy_kwh:.4f} kWh at 52 V" in WORDS
+    known = off_a(current_meter(tolerance=0.1), 20.0), off_a(current_meter(), 20.0)
+    assert "known to +/- {:.4f} A instead of {:.4f} A".format(*known) in WORDS
+    (coarse_v, _, coarse_kw), (fine_v, _, fine_kw) = (
+        values_of(each.of(steady(52.0, 20.0, counted_s=1)))[:3] for each in (plain, finer)
+    )
+    assert f"{coarse_v:.4f} V of the 52 V above {fine_v:.4f} V" in WORDS
+    assert f"{coarse_kw:.5f} kW of the 20 A {fine_kw:.5f} kW" in WORDS
 
 
 # -- meters drawn by lot ---------------------------------------------------------------------------------------------
