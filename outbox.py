@@ -26,6 +26,7 @@ import tables
 from clock import Clock
 from ledger import Audit, Ledger, Tally
 from measurements import Datum, Device, Interval, IntervalSummary, PowerSample
+from quantities import ALL_BITS, mask_of
 from room import Room
 from store import Store, StoreCorrupt, StoreError, StoreTooNew
 from tables import Held, LeftOpen, Lent, Record
@@ -334,15 +335,17 @@ class Outbox:
     def _new_record(self, summary: IntervalSummary, ended: Interval, boot_id: str, clock_trusted: bool) -> Record:
         end_utc_ms = self._timestamps.take(ended.end_utc_ms) if clock_trusted else None
         self._next_number += 1
+        device, totals = self._device, None  # once: a reload may change the device meanwhile
         return Record(
             number=self._next_number - 1,
-            waiting=tables.mask_of(summary),
+            waiting=mask_of(device, summary, totals),
             end_utc_ms=end_utc_ms,
             planned_end_utc_ms=ended.end_utc_ms,
             boot_id=boot_id,
             end_mono_s=ended.end_mono_s,
-            device=self._device,
+            device=device,
             summary=summary,
+            totals=totals,
         )
 
     def _drop_oldest(self) -> None:
@@ -407,7 +410,7 @@ class Outbox:
         bits = self._disk.read(lambda cursor: tables.waiting_bits(cursor, number))
         if number < self._first_number:
             return 0  # counted as dropped when its file was moved aside
-        return (tables.ALL_BITS if bits is None else bits) & ~self._pending.settled.get(number, 0)
+        return (ALL_BITS if bits is None else bits) & ~self._pending.settled.get(number, 0)
 
     def _take_out(self, lent: Iterable[Lent], what: str) -> None:
         pending = self._pending
