@@ -26,7 +26,7 @@ import tables
 from clock import Clock
 from ledger import Audit, Ledger, Tally
 from measurements import Datum, Device, Interval, IntervalSummary, PowerSample
-from quantities import ALL_BITS, mask_of
+from quantities import ALL_BITS, COUNTER_BITS, mask_of
 from room import Room
 from store import Store, StoreCorrupt, StoreError, StoreTooNew
 from tables import Held, LeftOpen, Lent, Record
@@ -385,7 +385,10 @@ class Outbox:
     # -- lending and settling ----------------------------------------------------------------------------------------
 
     def _lent(self, count: int, avoid: Collection[int], *, newest: bool) -> list[Lent]:
-        """Return readings of whole intervals: of the newest, or of the oldest until there are ``count``."""
+        """Return readings of whole intervals: of the newest, or of the oldest until there are ``count``.
+
+        Counters are lent once they are in the database: after a kill they would be less than what was sent.
+        """
         if not self._disk.usable:
             self._disk.write()
         if self._disk.usable:
@@ -396,7 +399,7 @@ class Outbox:
             if len(lent) >= count:
                 break
             if record.device.mac not in avoid and (not lent or record.device.mac == lent[0].datum.mac):
-                lent += record.lent()
+                lent += [each for each in record.lent() if each.bit not in COUNTER_BITS]
         return lent
 
     def _still_waiting(self, lent: Sequence[Lent]) -> list[Lent]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from energy_book import EnergyTotals
 from measurements import Device, Energy, IntervalSummary
 
 
@@ -32,8 +33,11 @@ QUANTITIES = (
 )
 """In the order of ``Device.types``."""
 
+_COUNTERS = ("energy_in_kwh", "energy_out_kwh", "charge_in_ah", "charge_out_ah")
+
 BITS = tuple(each.bit for each in QUANTITIES)
 ALL_BITS = sum(BITS)
+COUNTER_BITS = frozenset(BITS[3:])
 
 
 def values_of(summary: IntervalSummary, totals: Energy | None) -> tuple[float | None, ...]:
@@ -49,6 +53,17 @@ def values_of(summary: IntervalSummary, totals: Energy | None) -> tuple[float | 
     if totals is not None and summary.energy.charge_s > 0:
         charge = (totals.charge_in_ah, totals.charge_out_ah)
     return (*means, *energy, *charge, net_kwh)
+
+
+def counters_of(summary: IntervalSummary, totals: EnergyTotals | None) -> dict[str, float]:
+    """Return the counters at the end of an interval by their names, and their coverage; those that are reported."""
+    if totals is None:
+        return {}
+    counters = values_of(summary, totals.energy)[3:7]
+    reported = {name: value for name, value in zip(_COUNTERS, counters, strict=True) if value is not None}
+    if reported and totals.coverage_percent is not None:
+        reported["coverage_percent"] = totals.coverage_percent
+    return reported
 
 
 def mask_of(device: Device, summary: IntervalSummary, totals: Energy | None) -> int:
