@@ -12,9 +12,10 @@ from dataclasses import replace
 
 from averaging_buffer import AveragingBuffer, summarise
 from clock import Clock
+from energy import EnergyMeter
 from events import Event, about
 from ledger import Tally
-from measurements import Datum, Interval, IntervalSummary, PowerSample
+from measurements import Datum, Interval, IntervalSummary, LastPoints, PowerSample
 from outbox import Outbox
 from report_lines import summary_text
 from tables import LeftOpen
@@ -81,13 +82,13 @@ class AretasReporter(Worker):
         if left is not None and left is not recovered and left.boot_id == self.clock.boot_id():
             self._outbox.journal(left.samples)  # as they are now: the next check finds meters that were set up anew
         if left is None:
-            self._begin(fresh, verdict)
+            self._begin(fresh, verdict, last=self._outbox.last_points())
         elif left.boot_id != self.clock.boot_id():
             self._close_what_is_over(left, fresh)
             self._interval = fresh
             self._buffer.open(fresh)
         elif now_mono_s < left.interval.end_mono_s:
-            self._begin(_sooner(left.interval, fresh), verdict, left.samples)
+            self._begin(_sooner(left.interval, fresh), verdict, left.samples, left.last)
         else:
             self._close_left_open(left, fresh, verdict)
         if left is not None and left.samples:
@@ -106,10 +107,16 @@ class AretasReporter(Worker):
             self._outbox.open_interval(sooner, clock_trusted=verdict.trusted)
         return sooner
 
-    def _begin(self, interval: Interval, verdict: Verdict, samples: Sequence[PowerSample] = ()) -> None:
+    def _begin(
+        self,
+        interval: Interval,
+        verdict: Verdict,
+        samples: Sequence[PowerSample] = (),
+        last: LastPoints | None = None,
+    ) -> None:
         self._interval = interval
         self._outbox.open_interval(interval, clock_trusted=verdict.trusted)
-        self._buffer.open(interval, samples)
+        self._buffer.open(interval, samples, last)
 
     def _recover_late(self, interval: Interval, verdict: Verdict) -> None:
         """Take over what an earlier run left, where the database could not be used at the start."""
@@ -124,12 +131,13 @@ class AretasReporter(Worker):
 
     def _close_what_is_over(self, left: LeftOpen, following: Interval) -> None:
         """Close the interval that was left open, and the one behind it that has a sample already."""
+        meter = EnergyMeter(self._buffer.sample_interval_s, left.last)
         own = [each for each in left.samples if each.start_mono_s <= left.interval.end_mono_s]
-        self._outbox.close_left_open(replace(left, samples=own), summarise(own), following)
+        self._outbox.close_left_open(replace(left, samples=own), summarise(own, meter), following)
         later = left.samples[len(own) :]
         if later:
             behind = replace(left, interval=self._next_of(left.interval), samples=later)
-            self._outbox.close_left_open(behind, summarise(later), following)
+            self._outbox.close_left_open(behind, summarise(later, meter), following)
 
     def _next_of(self, interval: Interval) -> Interval:
         return Interval(
@@ -141,16 +149,17 @@ class AretasReporter(Worker):
     def _close_left_open(self, left: LeftOpen, fresh: Interval, verdict: Verdict) -> None:
         """Close the interval that has ended since it was left open, and the next ones that have samples already."""
         interval, samples = left.interval, left.samples
+        meter = EnergyMeter(self._buffer.sample_interval_s, left.last)
         while interval.end_mono_s <= self.clock.mono_s():
             own = [each for each in samples if each.start_mono_s <= interval.end_mono_s]
             samples = samples[len(own) :]
             is_of_before = interval.end_mono_s <= fresh.start_mono_s
             following = fresh if is_of_before and not samples else self._next_of(interval)
             ended = self._stamped(interval, verdict)
-            self._outbox.close_interval(summarise(own), ended, following, clock_trusted=verdict.trusted)
+            self._outbox.close_interval(summarise(own, meter), ended, following, clock_trusted=verdict.trusted)
             interval = following
         self._interval = interval
-        self._buffer.open(interval, samples)
+        self._buffer.open(interval, samples, meter.last)
 
     def step(self) -> None:
         """Wait for the end of the open interval, close it, and log its line."""

@@ -20,6 +20,7 @@ from store import DamagedRow
 class EnergyStatus:
     """What the counters stand at, and +/- (docs/accuracy.md). ``counting_since`` in milliseconds since the epoch.
 
+    No measurement is exact: +/- 0 means that it is not known, and is ``None``.
     ``coverage_percent`` is for how much of the time since then it is known, ``gap_seconds`` for how long it is not;
     what passed in a gap is in no counter.
     """
@@ -30,10 +31,10 @@ class EnergyStatus:
     charge_in_ah: float
     charge_out_ah: float
     net_charge_ah: float
-    energy_in_uncertainty_kwh: float
-    energy_out_uncertainty_kwh: float
-    charge_in_uncertainty_ah: float
-    charge_out_uncertainty_ah: float
+    energy_in_uncertainty_kwh: float | None
+    energy_out_uncertainty_kwh: float | None
+    charge_in_uncertainty_ah: float | None
+    charge_out_uncertainty_ah: float | None
     coverage_percent: float | None
     gap_seconds: float
     counting_since: int | None
@@ -58,10 +59,10 @@ def energy_status(totals: EnergyTotals) -> EnergyStatus:
         charge_in_ah=energy.charge_in_ah,
         charge_out_ah=energy.charge_out_ah,
         net_charge_ah=totals.net_charge_ah,
-        energy_in_uncertainty_kwh=totals.energy_in_uncertainty_kwh,
-        energy_out_uncertainty_kwh=totals.energy_out_uncertainty_kwh,
-        charge_in_uncertainty_ah=totals.charge_in_uncertainty_ah,
-        charge_out_uncertainty_ah=totals.charge_out_uncertainty_ah,
+        energy_in_uncertainty_kwh=totals.energy_in_uncertainty_kwh or None,
+        energy_out_uncertainty_kwh=totals.energy_out_uncertainty_kwh or None,
+        charge_in_uncertainty_ah=totals.charge_in_uncertainty_ah or None,
+        charge_out_uncertainty_ah=totals.charge_out_uncertainty_ah or None,
         coverage_percent=totals.coverage_percent,
         gap_seconds=totals.gap_s,
         counting_since=totals.since_utc_ms,
@@ -79,12 +80,18 @@ def energy_lines(energy: EnergyStatus) -> list[str]:
 
 
 def _counter_lines(energy: EnergyStatus) -> Iterator[str]:
-    yield f"In   {energy.energy_in_kwh:>14,.4f} kWh +/- {energy.energy_in_uncertainty_kwh:.4f}"
-    yield f"Out  {energy.energy_out_kwh:>14,.4f} kWh +/- {energy.energy_out_uncertainty_kwh:.4f}"
-    yield f"Net  {energy.net_energy_kwh:>+14,.4f} kWh, in minus out"
-    yield f"In   {energy.charge_in_ah:>14,.3f} Ah  +/- {energy.charge_in_uncertainty_ah:.3f}"
-    yield f"Out  {energy.charge_out_ah:>14,.3f} Ah  +/- {energy.charge_out_uncertainty_ah:.3f}"
-    yield f"Net  {energy.net_charge_ah:>+14,.3f} Ah, in minus out"
+    yield _line("Energy in", f"{energy.energy_in_kwh:,.4f} kWh", 4, energy.energy_in_uncertainty_kwh)
+    yield _line("Energy out", f"{energy.energy_out_kwh:,.4f} kWh", 4, energy.energy_out_uncertainty_kwh)
+    yield _line("In minus out", f"{energy.net_energy_kwh:,.4f} kWh")
+    yield _line("Charge in", f"{energy.charge_in_ah:,.3f} Ah", 3, energy.charge_in_uncertainty_ah)
+    yield _line("Charge out", f"{energy.charge_out_ah:,.3f} Ah", 3, energy.charge_out_uncertainty_ah)
+    yield _line("In minus out", f"{energy.net_charge_ah:,.3f} Ah")
+
+
+def _line(name: str, value: str, digits: int = 0, uncertainty: float | None = None) -> str:
+    number, unit = value.split()
+    off = "" if uncertainty is None else f" +/- {uncertainty:,.{digits}f}"
+    return f"{name:<12}  {number:>14} {unit}{off}"
 
 
 def _coverage_line(energy: EnergyStatus) -> str:
@@ -93,6 +100,6 @@ def _coverage_line(energy: EnergyStatus) -> str:
     if not energy.gap_seconds:
         return "Counted all the time"
     return (
-        f"Counted for {energy.coverage_percent:.3f} % of the time. For {duration_text(energy.gap_seconds)} there were no "
-        "readings: what passed then is in none of these"
+        f"Counted for {energy.coverage_percent:.3f} % of the time; for {duration_text(energy.gap_seconds)} there were "
+        "no readings, and what passed then is in none of these"
     )

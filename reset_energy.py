@@ -71,8 +71,8 @@ def _check_owner(database: Path) -> None:
     """Refuse as another user: files that this makes beside the database would be closed to the daemon."""
     if os.name == "posix" and (owner := database.stat().st_uid) != os.geteuid():
         raise ResetRefused(
-            f"Nothing was changed: {database} belongs to another user (number {owner}), who runs the daemon. Do this as "
-            "that one; with a service: sudo -u powermonitor ..."
+            f"Nothing was changed: {database} belongs to another user (number {owner}), who runs the daemon. Do this "
+            "as that one; with a service: sudo -u powermonitor ..."
         )
 
 
@@ -93,8 +93,8 @@ def _begin_anew(store: Store) -> EnergyTotals:
         left = tables.read_open_interval(cursor)
         if left is not None and left.samples:
             raise ResetRefused(
-                "Nothing was changed: the daemon was not stopped in an orderly way, and what it had measured last is not "
-                "in the counters yet. Start it, stop it, and do this again"
+                "Nothing was changed: the daemon was not stopped in an orderly way, and what it had measured last is "
+                "not in the counters yet. Start it, stop it, and do this again"
             )
         before = read_totals(cursor)
         begin_anew(cursor)

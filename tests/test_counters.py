@@ -221,7 +221,9 @@ def test_what_is_set_aside_for_want_of_a_time_has_its_counters(tmp_path: Path) -
     ]
 
 
-@pytest.mark.parametrize("damage", ["UPDATE interval SET total_energy_in = NULL", "UPDATE device SET energy_type = NULL"])
+@pytest.mark.parametrize(
+    "damage", ["UPDATE interval SET total_energy_in = NULL", "UPDATE device SET energy_type = NULL"]
+)
 def test_a_counter_that_waits_and_is_not_there_is_damage_and_never_a_number(tmp_path: Path, damage: str) -> None:
     box = box_of(tmp_path)
     box.close_number(1, of=counted())
