@@ -15,11 +15,12 @@ import pytest
 from ledger import Tally
 from measurements import Device, Energy, IntervalSummary
 from outbox import Limits
-from quantities import ALL_BITS
+from quantities import ALL_BITS, counters_of
 from store import MIGRATIONS, NAME
+from tests.clocks import ManualClock
 from tests.redis_server import RedisServer
 from tests.rig import MAC, Rig, run_daemon, wait_for
-from tests.test_outbox import DEVICE, Box, interval, summary
+from tests.test_outbox import DEVICE, Box, _Fragile, interval, summary
 
 COUNTING = replace(
     DEVICE, energy_in_type=700, energy_out_type=701, charge_in_type=702, charge_out_type=703, energy_type=704
@@ -233,6 +234,70 @@ def test_a_counter_that_waits_and_is_not_there_is_damage_and_never_a_number(tmp_
     assert list(tmp_path.glob(f"{NAME}.corrupt-*"))
     box.close_number(2, of=counted())
     assert sent(box)[3] == (2, 700, 1.0)  # the counters of memory go on
+
+
+def fragile_box(folder: Path, *, failing: bool = False) -> tuple[Box, _Fragile, ManualClock]:
+    clock = ManualClock()
+    store = _Fragile(folder, clock)
+    store.failing = failing
+    box = Box(folder, store=store, clock=clock)
+    box.change(COUNTING, Limits())
+    return box, store, clock
+
+
+def test_while_the_disk_fails_counters_wait_until_a_kill_cannot_set_them_back(tmp_path: Path) -> None:
+    box, store, clock = fragile_box(tmp_path)
+    box.close_number(1, of=counted())
+    box.settle_delivered(box.lend(1000))
+    store.failing = True
+    box.close_number(2, 3, of=counted())
+    assert [each[:2] for each in sent(box)] == [(2, 532), (2, 531), (2, 533), (3, 532), (3, 531), (3, 533)]
+    assert [each.datum.type for each in box.lend_newest()] == [532, 531, 533]
+    box.settle_delivered(box.lend(1000))
+    assert box.lend(1000) == []
+    store.failing = False
+    clock.advance(2)
+    assert [(second, value) for second, kind, value in sent(box) if kind == 700] == [(2, 1.0), (3, 1.5)]
+    assert {kind for _, kind, _ in sent(box)} == {700, 701, 702, 703, 704}
+    box.settle_delivered(box.lend(1000))
+    assert box.tally() == Tally(made=24, delivered=24)
+
+
+def test_killed_while_the_disk_fails_no_counter_falls(tmp_path: Path) -> None:
+    box, store, _ = fragile_box(tmp_path)
+    box.close_number(1, of=counted())
+    store.failing = True
+    box.close_number(2, 3, of=counted())
+    told = [value for _, kind, value in sent(box) if kind == 700]
+    store.failing = False
+    if store._connection is not None:
+        box.crash()
+    again = box_of(tmp_path)
+    again.close_number(4, of=counted())
+    told += [value for _, kind, value in sent(again) if kind == 700]
+    assert told == sorted(told)
+    assert told[-1] == 1.0
+
+
+def test_before_it_is_known_what_they_were_no_counter_is_told(tmp_path: Path) -> None:
+    before = box_of(tmp_path)
+    before.close_number(1, of=counted())
+    before.settle_delivered(before.lend(1000))
+    before.crash()
+    box, store, clock = fragile_box(tmp_path, failing=True)
+    readings = box.close_interval(counted(), interval(2), interval(3), clock_trusted=True)
+    assert [each.type for each in readings] == [532, 531, 533]
+    assert box.totals is None
+    assert counters_of(counted(), box.totals) == {}
+    store.failing = False
+    clock.advance(2)
+    left = box.recover()
+    assert box.is_recovered
+    assert left is not None
+    box.close_left_open(left, summary(None), interval(3))
+    box.close_number(3, of=counted())
+    assert [value for second, kind, value in sent(box) if (second, kind) == (3, 700)] == [1.5]
+    assert counters_of(counted(), box.totals)["energy_in_kwh"] == 1.5
 
 
 # -- the whole program -------------------------------------------------------------------------------------------------
