@@ -15,6 +15,7 @@ It does not help against a disk that neither works nor fails: whoever calls wait
 from __future__ import annotations
 
 import json
+import logging
 import math
 import random
 import sqlite3
@@ -22,15 +23,20 @@ import threading
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+import energy_book
 import tables
 from clock import Clock
+from energy_book import Book, EnergyTotals
 from ledger import Audit, Ledger, Tally
-from measurements import Datum, Device, Interval, IntervalSummary, PowerSample
+from measurements import Datum, Device, Energy, Interval, IntervalSummary, LastPoints, PowerSample
+from quantities import ALL_BITS, COUNTER_BITS, mask_of
 from room import Room
 from store import Store, StoreCorrupt, StoreError, StoreTooNew
 from tables import Held, LeftOpen, Lent, Record
 from timestamps import Timestamps
 from write_behind import WriteBehind
+
+logger = logging.getLogger(__name__)
 
 _UNSTORED_LIMIT = 10_000  # intervals kept in memory while the database cannot be used
 _UNJOURNALED_LIMIT = 100_000  # samples of the open interval, likewise
@@ -61,6 +67,7 @@ class Outbox:
         self._clock = clock
         self._changed = threading.Condition()
         self._ledger = Ledger()
+        self._book = Book()
         self._audit = Audit(clock)
         self._disk = WriteBehind(store, boot_id, clock, limits.sync_interval_s, self._begin_anew)
         self._pending = self._disk.pending
@@ -126,17 +133,21 @@ class Outbox:
             try:
                 with self._store.transaction() as cursor:
                     left = tables.read_open_interval(cursor)
+                    stored = energy_book.restore_book(cursor) or Book()
                     self._load(cursor)
             except StoreTooNew:
                 raise
             except StoreCorrupt as exc:
-                self._loaded = self._disk.may_write = True  # there is nothing to recover: the file was moved aside
                 self._disk.trouble(exc)
+                self._loaded = self._disk.may_write = True  # there is nothing to recover: the file was moved aside
                 return None
             except StoreError as exc:
                 self._disk.trouble(exc)
                 return None
             self._loaded, self._disk.may_write = True, left is None
+            self._enter(self._book.joined_to(stored))
+            if left is not None:
+                left = replace(left, last=stored.last_in(left.boot_id))
             if left is not None and left.boot_id == self._boot_id:
                 self._disk.journaled_to_mono_s = max((each.start_mono_s for each in left.samples), default=-math.inf)
             return left
@@ -155,6 +166,16 @@ class Outbox:
         self._timestamps.newest_utc_ms = max(self._timestamps.newest_utc_ms, newest_utc_ms)
         self._ledger.add(counts, waiting, held)
         self._pending.counts.update(self._ledger.counts)
+
+    def last_points(self) -> LastPoints:
+        """Return where the energy of the first sample begins: what this boot of the computer measured last."""
+        with self._changed:
+            return self._book.last_in(self._boot_id)
+
+    @property
+    def totals(self) -> EnergyTotals | None:
+        """The counters of energy at the end of the last interval; ``None`` while it is not known what is stored."""
+        return self._book.totals if self._loaded else None
 
     # -- samples and intervals in ------------------------------------------------------------------------------------
 
@@ -213,7 +234,9 @@ class Outbox:
                 )
             own_boot = left.boot_id == self._boot_id
             self._forget(last_mono_s if own_boot else math.inf)  # the samples of this run are not in the journal yet
-            self._close(summary, interval, following, left.boot_id, left.clock_trusted, bool(left.samples))
+            earlier = math.isfinite(self._closed_mono_s)  # than intervals that this run has closed
+            journaled = bool(left.samples)
+            self._close(summary, interval, following, left.boot_id, left.clock_trusted, journaled, earlier=earlier)
 
     def stamp(self, offset_s: float) -> None:
         """Give the intervals that are held back their ends: ``offset_s`` is the true wall clock minus the monotonic.
@@ -315,8 +338,11 @@ class Outbox:
         boot_id: str,
         clock_trusted: bool,
         journaled: bool,
+        *,
+        earlier: bool = False,
     ) -> list[Datum]:
-        record = self._new_record(summary, ended, boot_id, clock_trusted)
+        totals = self._count_energy(summary, ended, boot_id, clock_trusted, earlier=earlier)
+        record = self._new_record(summary, ended, boot_id, clock_trusted, totals)
         readings = record.waiting.bit_count()
         changes = {
             "samples_read": summary.samples_read,
@@ -341,18 +367,36 @@ class Outbox:
         self._changed.notify_all()
         return record.data()
 
-    def _new_record(self, summary: IntervalSummary, ended: Interval, boot_id: str, clock_trusted: bool) -> Record:
+    def _count_energy(
+        self, summary: IntervalSummary, ended: Interval, boot_id: str, clock_trusted: bool, *, earlier: bool
+    ) -> Energy | None:
+        """Count the energy of an interval; return what the counters of its row are, ``None`` if that is not known."""
+        if earlier:
+            self._enter(self._book.after_an_earlier(summary, ended))
+            return None
+        self._enter(self._book.after(summary, ended, boot_id, clock_trusted=clock_trusted))
+        return self._book.totals.energy if self._loaded else None
+
+    def _enter(self, book: Book) -> None:
+        self._book = book
+        self._pending.notes[energy_book.NAME] = book.as_json()
+
+    def _new_record(
+        self, summary: IntervalSummary, ended: Interval, boot_id: str, clock_trusted: bool, totals: Energy | None
+    ) -> Record:
         end_utc_ms = self._timestamps.take(ended.end_utc_ms) if clock_trusted else None
         self._next_number += 1
+        device = self._device  # once: a reload may change it meanwhile
         return Record(
             number=self._next_number - 1,
-            waiting=tables.mask_of(summary),
+            waiting=mask_of(device, summary, totals),
             end_utc_ms=end_utc_ms,
             planned_end_utc_ms=ended.end_utc_ms,
             boot_id=boot_id,
             end_mono_s=ended.end_mono_s,
-            device=self._device,
+            device=device,
             summary=summary,
+            totals=totals,
         )
 
     def _drop_oldest(self) -> None:
@@ -392,7 +436,10 @@ class Outbox:
     # -- lending and settling ----------------------------------------------------------------------------------------
 
     def _lent(self, count: int, avoid: Collection[int], *, newest: bool) -> list[Lent]:
-        """Return readings of whole intervals: of the newest, or of the oldest until there are ``count``."""
+        """Return readings of whole intervals: of the newest, or of the oldest until there are ``count``.
+
+        Counters are lent once they are in the database: after a kill they would be less than what was sent.
+        """
         if not self._disk.usable:
             self._disk.write()
         if self._disk.usable:
@@ -403,7 +450,7 @@ class Outbox:
             if len(lent) >= count:
                 break
             if record.device.mac not in avoid and (not lent or record.device.mac == lent[0].datum.mac):
-                lent += record.lent()
+                lent += [each for each in record.lent() if each.bit not in COUNTER_BITS]
         return lent
 
     def _still_waiting(self, lent: Sequence[Lent]) -> list[Lent]:
@@ -417,7 +464,7 @@ class Outbox:
         bits = self._disk.read(lambda cursor: tables.waiting_bits(cursor, number))
         if number < self._first_number:
             return 0  # counted as dropped when its file was moved aside
-        return (tables.ALL_BITS if bits is None else bits) & ~self._pending.settled.get(number, 0)
+        return (ALL_BITS if bits is None else bits) & ~self._pending.settled.get(number, 0)
 
     def _take_out(self, lent: Iterable[Lent], what: str) -> None:
         pending = self._pending
@@ -451,7 +498,24 @@ class Outbox:
         self._ledger.held = sum(each.waiting.bit_count() for each in self._pending.held())
         self._pending.counts.update(self._ledger.counts)
         self._pending.opened = self._open
+        if not self._loaded:
+            self._salvage_counters()
+        self._enter(self._book)
         self._first_number = min(self._pending.records, default=self._next_number)
+
+    def _salvage_counters(self) -> None:
+        """Take the counters over from the damaged file, which was moved aside before anybody had read them."""
+        stored = self._store.salvage(energy_book.read_book)
+        if stored is None:
+            stored = self._store.salvage(energy_book.book_of_newest_interval)
+        if stored is not None:
+            logger.warning("the counters of energy were read out of the damaged database and go on")
+            self._book = self._book.joined_to(stored)
+        else:
+            logger.critical(
+                "the counters of energy could not be read out of the damaged database: they begin at 0 again. Add what "
+                "they were at last by hand"
+            )
 
     def _check_sums(self, *, rows_too: bool) -> None:
         rows = self._disk.read(tables.count_waiting) if rows_too and self._disk.usable else None
