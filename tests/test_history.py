@@ -51,11 +51,13 @@ def made(folder: Path, rows: Sequence[Row]) -> Path:
     return folder / NAME
 
 
-def row(end_utc_ms: int | None, **values: float | None) -> Row:
+def row(end_utc_ms: int | None, **values: float | None) -> dict[str, float | None]:
     """Return an interval of 52 V, 2 A, 0.104 kW; 0.001 kWh in 30 s, unless told."""
     usual: dict[str, float | None] = {"energy_in": 0.001, "energy_out": 0.0, "charge_in": 0.02, "charge_out": 0.0}
-    for name, mean in zip(QUANTITIES, (52.0, 2.0, 0.104), strict=True):
-        usual |= {name: mean, f"{name}_minimum": mean, f"{name}_maximum": mean, f"{name}_count": 6}
+    for name, default in zip(QUANTITIES, (52.0, 2.0, 0.104), strict=True):
+        mean = values.get(name, default)
+        usual |= {name: mean, f"{name}_minimum": mean, f"{name}_maximum": mean}
+        usual[f"{name}_count"] = None if mean is None else 6
     return {"end_utc_ms": end_utc_ms, **usual, "energy_s": 30.0, "charge_s": 30.0, **values}
 
 
