@@ -15,7 +15,7 @@ from clock import Clock
 from energy import EnergyMeter
 from events import Event, about
 from ledger import Tally
-from measurements import Datum, Interval, IntervalSummary, LastPoints, PowerSample
+from measurements import Datum, Interval, IntervalSummary, LastPoints, PowerSample, Uncertainty
 from outbox import Outbox
 from report_lines import summary_text
 from tables import LeftOpen
@@ -35,6 +35,7 @@ class AretasReporter(Worker):
     ``publish`` must not block; it is called with the readings of each interval (the Redis cache, if enabled).
     ``state`` tells what else ``--status`` shall show: name -> JSON value. ``verify`` tells of meters why their settings
     are not what they were set to, ``None`` if they are, before anything is set up; it may block for 5 s.
+    ``uncertainty`` tells how far off an interval may be, by the meters as they are set when it is closed.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class AretasReporter(Worker):
         publish: Callable[[Sequence[Datum]], None] | None = None,
         state: Callable[[], Mapping[str, object]] = dict,
         verify: Callable[[Collection[str]], Mapping[str, str | None]] = lambda _meters: {},
+        uncertainty: Callable[[IntervalSummary], Uncertainty] = lambda _summary: Uncertainty(),
     ) -> None:
         super().__init__("reporter", clock)
         self._interval_ms = report_interval_ms
@@ -56,6 +58,7 @@ class AretasReporter(Worker):
         self._publish = publish
         self._state = state
         self._verify = verify
+        self._uncertainty = uncertainty
         self._interval: Interval | None = None
         self.last_summary: IntervalSummary | None = None
         self._held_because: str | None = None
@@ -133,11 +136,11 @@ class AretasReporter(Worker):
         """Close the interval that was left open, and the one behind it that has a sample already."""
         meter = EnergyMeter(self._buffer.sample_interval_s, left.last)
         own = [each for each in left.samples if each.start_mono_s <= left.interval.end_mono_s]
-        self._outbox.close_left_open(replace(left, samples=own), summarise(own, meter), following)
+        self._outbox.close_left_open(replace(left, samples=own), self._judged(summarise(own, meter)), following)
         later = left.samples[len(own) :]
         if later:
             behind = replace(left, interval=self._next_of(left.interval), samples=later)
-            self._outbox.close_left_open(behind, summarise(later, meter), following)
+            self._outbox.close_left_open(behind, self._judged(summarise(later, meter)), following)
 
     def _next_of(self, interval: Interval) -> Interval:
         return Interval(
@@ -156,7 +159,8 @@ class AretasReporter(Worker):
             is_of_before = interval.end_mono_s <= fresh.start_mono_s
             following = fresh if is_of_before and not samples else self._next_of(interval)
             ended = self._stamped(interval, verdict)
-            self._outbox.close_interval(summarise(own, meter), ended, following, clock_trusted=verdict.trusted)
+            summary = self._judged(summarise(own, meter))
+            self._outbox.close_interval(summary, ended, following, clock_trusted=verdict.trusted)
             interval = following
         self._interval = interval
         self._buffer.open(interval, samples, meter.last)
@@ -194,7 +198,7 @@ class AretasReporter(Worker):
         verdict = self._time_keeper.verdict()
         ended = self._stamped(ended, verdict)
         self._interval = self._interval_from(ended.end_mono_s, verdict.offset_s, previous_end_utc_ms=ended.end_utc_ms)
-        summary = self.last_summary = self._buffer.close(ended, self._interval)
+        summary = self.last_summary = self._judged(self._buffer.close(ended, self._interval))
         before = self._outbox.tally()
         self._outbox.note("clock", {"trusted": verdict.trusted, "why": verdict.why})
         for name, value in self._state().items():
@@ -205,6 +209,10 @@ class AretasReporter(Worker):
             self._publish(readings)
         if readings or not self._stop.is_set():
             self._log_line(summary, before)
+
+    def _judged(self, summary: IntervalSummary) -> IntervalSummary:
+        """Return an interval with how far off it may be."""
+        return replace(summary, uncertainty=self._uncertainty(summary))
 
     def _stamped(self, ended: Interval, verdict: Verdict) -> Interval:
         """Return an interval with its true end: as planned, or where the clock was stepped meanwhile, as it was."""

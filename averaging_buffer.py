@@ -35,12 +35,17 @@ _IN_ORDER_LIMIT = 10_000  # samples waiting for an earlier one that is under way
 
 
 class _Accumulator:
-    """The running statistic of one quantity; its sum is compensated, so that a day of samples loses no digit."""
+    """The running statistic of one quantity; its sum is compensated, so that a day of samples loses no digit.
 
-    __slots__ = ("_compensation", "_count", "_maximum", "_minimum", "_sum")
+    The deviation is Welford's: from a running mean and the squares of what differs from it, so that a large mean costs
+    it no digit either.
+    """
+
+    __slots__ = ("_compensation", "_count", "_maximum", "_minimum", "_running_mean", "_squares", "_sum")
 
     def __init__(self) -> None:
         self._count, self._sum, self._compensation = 0, 0.0, 0.0
+        self._running_mean, self._squares = 0.0, 0.0
         self._minimum, self._maximum = math.inf, -math.inf
 
     def add(self, value: float | None) -> None:
@@ -52,12 +57,18 @@ class _Accumulator:
         self._sum = total
         self._count += 1
         self._minimum, self._maximum = min(self._minimum, value), max(self._maximum, value)
+        differs = value - self._running_mean
+        self._running_mean += differs / self._count
+        self._squares += differs * (value - self._running_mean)
 
     def statistic(self) -> Statistic | None:
         if not self._count:
             return None
         mean = (self._sum + self._compensation) / self._count
-        return Statistic(mean=mean, minimum=self._minimum, maximum=self._maximum, count=self._count)
+        deviation = math.sqrt(self._squares / (self._count - 1)) if self._count > 1 else 0.0
+        return Statistic(
+            mean=mean, minimum=self._minimum, maximum=self._maximum, count=self._count, deviation=deviation
+        )
 
 
 class _OpenInterval:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from accuracy import accuracy_of
 from aretas_api import AretasClient
 from aretas_reporter import AretasReporter
 from aretas_uploader import AretasUploader
@@ -75,6 +76,7 @@ class Daemon:
             self._publish,
             lambda: {"meters": self.sampler.meters()},
             self.sampler.verify_untouched,
+            lambda summary: accuracy_of(self.settings).of(summary),
         )
 
     # -- start, reload, stop -----------------------------------------------------------------------------------------
