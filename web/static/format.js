@@ -4,6 +4,7 @@
  */
 
 export const NO_VALUE = "no value";
+const SPACE = "\u00a0"; // between number and unit no line is broken
 
 export const QUANTITIES = [
   { key: "voltage_v", name: "Voltage", unit: "V", decimals: 2, signed: false },
@@ -33,19 +34,23 @@ export function numberText(value, decimals, signed = false) {
   return signed ? `+${digits}` : digits;
 }
 
+export function valueText(value, decimals, unit, signed = false) {
+  return isNumber(value) ? `${numberText(value, decimals, signed)}${SPACE}${unit}` : NO_VALUE;
+}
+
 /* The limit, rounded up: never promise more than is known. */
 export function limitText(limit, decimals, unit) {
   if (!isNumber(limit)) return "± not known";
   const rounded = Math.ceil(limit * 10 ** decimals - 1e-6) / 10 ** decimals;
-  return `± ${rounded.toFixed(decimals)} ${unit}`;
+  return `±${SPACE}${rounded.toFixed(decimals)}${SPACE}${unit}`;
 }
 
 /* A length of time in its largest unit, rounded down: "12 s", "3 min", "5 h", "2 days". */
 export function durationText(seconds) {
-  if (seconds < 100) return `${Math.floor(seconds)} s`;
-  if (seconds < 100 * 60) return `${Math.floor(seconds / 60)} min`;
-  if (seconds < 48 * 3600) return `${Math.floor(seconds / 3600)} h`;
-  return `${Math.floor(seconds / 86400)} days`;
+  if (seconds < 100) return `${Math.floor(seconds)}${SPACE}s`;
+  if (seconds < 100 * 60) return `${Math.floor(seconds / 60)}${SPACE}min`;
+  if (seconds < 48 * 3600) return `${Math.floor(seconds / 3600)}${SPACE}h`;
+  return `${Math.floor(seconds / 86400)}${SPACE}days`;
 }
 
 export function agoText(seconds) {
@@ -57,6 +62,7 @@ const formats = {
   exact: { hour: "2-digit", minute: "2-digit", second: "2-digit" },
   day: { weekday: "short", day: "numeric" },
   date: { day: "numeric", month: "short" },
+  row: { weekday: "short", day: "numeric", hour: "2-digit", minute: "2-digit" },
   moment: { weekday: "short", day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" },
 };
 for (const [name, options] of Object.entries(formats)) {

@@ -6,6 +6,7 @@ const LOST_AFTER_S = 15;
 
 const SYMBOLS = { ok: "✓", warning: "!", error: "✕", off: "–" };
 const WORDS = { ok: "all right", warning: "look at this", error: "wrong", off: "not in use" };
+const SHORT = { ok: "all right", warning: "look", error: "wrong" };
 const OVERALL = { ok: "Yes, everything is all right.", warning: "Almost: look at this.", error: "No, something is wrong." };
 
 const element = (id) => document.getElementById(id);
@@ -26,7 +27,7 @@ export function showHealth(silent) {
   if (lost) return showLine("overall", "error", "Not known: it does not answer.");
   if (status === null) return showLine("overall", "off", "Not known yet.");
   showLine("overall", status.overall, OVERALL[status.overall] ?? String(status.overall));
-  showLine("health-link", status.overall, WORDS[status.overall] ?? String(status.overall), "badge ");
+  showLine("health-link", status.overall, SHORT[status.overall] ?? String(status.overall), "badge ");
   const list = element("parts");
   const parts = Array.isArray(status.parts) ? status.parts : [];
   while (list.children.length > parts.length) list.lastElementChild.remove();

@@ -1,7 +1,7 @@
 /* The history: which range, when it is asked for, the three charts and their legend, the table and the summary. */
 
 import { Chart } from "./chart.js";
-import { NO_VALUE, QUANTITIES, durationText, isNumber, numberText, timeText } from "./format.js";
+import { NO_VALUE, QUANTITIES, durationText, isNumber, numberText, timeText, valueText } from "./format.js";
 import { decimalsOf, lastAnswer, serverTimeMs } from "./now.js";
 import { Poller, fetchJson } from "./poller.js";
 
@@ -134,12 +134,13 @@ function showLegend(index) {
 
 function legendOf(quantity, row) {
   const { mean, minimum, maximum } = columns[quantity.key];
-  const text = (value) => numberText(value, decimalsOf(quantity), quantity.signed);
+  const decimals = decimalsOf(quantity);
+  const text = (number) => numberText(number, decimals, quantity.signed);
   const name = document.createElement("span");
   name.className = "name";
   name.textContent = quantity.name;
   const value = document.createElement("strong");
-  value.textContent = isNumber(mean[row]) ? `${text(mean[row])} ${quantity.unit}` : NO_VALUE;
+  value.textContent = valueText(mean[row], decimals, quantity.unit, quantity.signed);
   const extremes = document.createElement("span");
   extremes.className = "small";
   extremes.textContent = isNumber(mean[row]) ? `${text(minimum[row])} to ${text(maximum[row])}` : "";
@@ -153,7 +154,7 @@ function moveCursor() {
   showLegend(row);
   const values = QUANTITIES.map((quantity) => {
     const mean = columns[quantity.key].mean[row];
-    return `${quantity.name} ${numberText(mean, decimalsOf(quantity))} ${isNumber(mean) ? quantity.unit : ""}`;
+    return `${quantity.name} ${valueText(mean, decimalsOf(quantity), quantity.unit)}`;
   });
   slider.setAttribute("aria-valuetext", `${timeText(columns.seconds[row] * 1000, "moment")}: ${values.join(", ")}`);
 }
@@ -166,7 +167,7 @@ function summaryText(body) {
     const text = (value) => numberText(value, decimalsOf(quantity), quantity.signed);
     const least = minima.reduce((a, b) => Math.min(a, b));
     const greatest = columns[quantity.key].maximum.filter(isNumber).reduce((a, b) => Math.max(a, b));
-    return `${quantity.name}: ${text(least)} to ${text(greatest)} ${quantity.unit}.`;
+    return `${quantity.name}: ${text(least)} to ${valueText(greatest, decimalsOf(quantity), quantity.unit, quantity.signed)}.`;
   });
   const missingS = Math.max(0, (body.to - body.from - stepMs * (body.timestamp.length + 1)) / 1000);
   const missing = missingS > 0 ? ` Without values: ${durationText(missingS)} of it.` : "";
@@ -198,7 +199,7 @@ function tableRow(point) {
   const row = document.createElement("tr");
   const head = document.createElement("th");
   head.scope = "row";
-  head.textContent = timeText(point.timestamp, "moment");
+  head.textContent = timeText(point.timestamp, "row");
   const means = QUANTITIES.map((quantity) => numberText(point[quantity.key]?.mean, decimalsOf(quantity), quantity.signed));
   const energies = [point.energy_in_kwh, point.energy_out_kwh].map((energy) => numberText(energy, 3));
   const cells = [...means, ...energies].map((text) => {

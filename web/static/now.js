@@ -5,7 +5,7 @@
  */
 
 import {
-  NO_VALUE, QUANTITIES, Stopwatch, agoText, decimalsFor, durationText, isNumber, limitText, numberText, setText,
+  NO_VALUE, QUANTITIES, Stopwatch, agoText, decimalsFor, durationText, isNumber, limitText, numberText, setText, valueText,
 } from "./format.js";
 
 const LOST_AFTER_S = 5;
@@ -174,12 +174,12 @@ function showEnergy(id, kwh, limitKwh, chargeAh) {
   place.querySelector(".unit").hidden = !known;
   setText(place.querySelector(".number"), numberText(kwh, decimals));
   setText(place.querySelector(".limit"), known ? limitText(limitKwh, decimals, "kWh") : "");
-  setText(place.querySelector(".charge"), isNumber(chargeAh) ? `${numberText(chargeAh, 1)} Ah` : "");
+  setText(place.querySelector(".charge"), isNumber(chargeAh) ? valueText(chargeAh, 1, "Ah") : "");
 }
 
 /* Rounded down, so that only what has no gap is 100 %. */
 function coverageText(percent, gapS) {
-  const text = `Measured during ${(Math.floor(percent * 10) / 10).toFixed(1)} % of the day so far`;
+  const text = `Measured during ${(Math.floor(percent * 10) / 10).toFixed(1)}\u00a0% of the day so far`;
   return isNumber(gapS) && gapS >= 1 ? `${text}; ${durationText(gapS)} are missing.` : `${text}.`;
 }
 
