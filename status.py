@@ -1,30 +1,24 @@
 """What ``--status`` shows: how the daemon is doing, read from its database. ``status_text.py`` tells it in words.
 
-Runs in the main thread of a process of its own, beside a running daemon or without one. Guarantees: nothing in the
-folder is changed, not even SQLite's shared memory, and nothing made (but for an empty log, if a daemon stops within
-microseconds of the opening); everything shown is of one moment; the answer comes within 2 s. It does not see what a
-daemon holds in memory while it cannot write its database.
+Runs in the main thread of a process of its own, beside a running daemon or without one. Guarantees: nothing is touched
+(``database_reading.py``); everything shown is of one moment; the answer comes within 2 s. It does not see what a daemon
+holds in memory while it cannot write its database.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import sqlite3
-import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import tables
-from clock import Clock
-from store import MIGRATIONS
+from database_reading import DatabaseUnreadable, read_database, size_bytes
 
-_RETRY_FOR_S, _ANSWER_WITHIN_S, _RETRY_AFTER_S, _BUSY_TIMEOUT_S = 1.0, 1.8, 0.05, 0.2
-_CHECK_TIME_EVERY = 10_000  # steps of SQLite's virtual machine: well below 1 ms
+_ANSWER_WITHIN_S = 1.8
 _OVERDUE_AFTER_S = 10.0
 _REJECTED_LIMIT = 100
 _MESSAGE_LIMIT = 1000
@@ -34,10 +28,6 @@ _T = TypeVar("_T")
 
 class StatusError(Exception):
     """There is no status to show. Its text is for the operator: what is the matter, and what to do."""
-
-
-class _Changing(Exception):
-    """The files are being changed just now, as when a daemon starts or stops: look again."""
 
 
 # The names of the fields are the names in the JSON. ``None`` is what is unknown, or is not there.
@@ -142,7 +132,7 @@ class Status:
     unknown: tuple[str, ...]
 
 
-# -- opening the database without touching it --------------------------------------------------------------------------
+# -- reading it --------------------------------------------------------------------------------------------------------
 
 
 def read_status(path: Path, now_utc_s: float) -> Status:
@@ -150,73 +140,12 @@ def read_status(path: Path, now_utc_s: float) -> Status:
 
     Ages are counted from ``now_utc_s``, the wall clock in seconds.
     """
-    clock, pause = Clock(), threading.Event()
-    begun_mono_s = clock.mono_s()
-    while True:
-        try:
-            _check_readable(path)
-            return _read_once(path.resolve(), now_utc_s, lambda: clock.mono_s() > begun_mono_s + _ANSWER_WITHIN_S)
-        except (sqlite3.OperationalError, _Changing, OSError) as exc:
-            if clock.mono_s() > begun_mono_s + _RETRY_FOR_S:
-                message = f"The database {path} cannot be read just now ({exc}). Try again in a minute"
-                raise StatusError(message) from exc
-        except sqlite3.Error as exc:
-            raise StatusError(
-                f"The database {path} is damaged ({exc}). The daemon moves it aside and begins a new one by itself: "
-                "see its log; if it is not running, start it"
-            ) from exc
-        pause.wait(_RETRY_AFTER_S)
-
-
-def _files(path: Path) -> tuple[Path, Path, Path]:
-    return path, Path(f"{path}-wal"), Path(f"{path}-shm")
-
-
-def _check_readable(path: Path) -> None:
     try:
-        if not path.is_file():
-            raise StatusError(f"There is no database {path}: no daemon has stored anything in this folder yet")
-        for file in _files(path.resolve()):
-            if file.exists() and not os.access(file, os.R_OK):
-                raise PermissionError(f"no permission to read {file.name}")
-    except PermissionError as exc:
-        raise StatusError(f"This user may not read the database {path}: ask as the user that runs the daemon") from exc
-
-
-def _size_bytes(file: Path) -> int:
-    return file.stat().st_size if file.exists() else 0
-
-
-def _read_once(path: Path, now_utc_s: float, is_late: Callable[[], bool]) -> Status:
-    """Open the database in the one way that changes no file, and read it.
-
-    Where there is a write-ahead log its shared memory must be there, too: SQLite would make what is missing. Without
-    a log the file holds everything, and can be read as one that nobody changes, if nobody does.
-    """
-    file, log, shared_memory = _files(path)
-    has_log = log.exists() and shared_memory.exists()
-    if not has_log and _size_bytes(log):
-        raise _Changing(f"{shared_memory.name} is missing; starting the daemon mends that")
-    before = _fingerprint(file, log)
-    access = "readonly_shm=1" if has_log else "immutable=1"
-    uri = f"{path.as_uri()}?mode=ro&{access}"
-    try:
-        with closing(sqlite3.connect(uri, uri=True, timeout=_BUSY_TIMEOUT_S, isolation_level=None)) as connection:
-            connection.text_factory = lambda text: text.decode("utf-8", "replace")
-            connection.set_progress_handler(is_late, _CHECK_TIME_EVERY)
-            connection.execute("BEGIN")  # all that follows is of one moment
-            return _Reading(connection.cursor(), now_utc_s).status(path, _size_bytes(file) + _size_bytes(log))
-    finally:
-        if not has_log and _fingerprint(file, log) != before:
-            raise _Changing("a daemon is just starting or stopping")
-
-
-def _fingerprint(file: Path, log: Path) -> tuple[int, int, int]:
-    stat = file.stat()
-    return stat.st_size, stat.st_mtime_ns, _size_bytes(log)
-
-
-# -- reading it --------------------------------------------------------------------------------------------------------
+        return read_database(
+            path, lambda cursor: _Reading(cursor, now_utc_s).status(path), answer_within_s=_ANSWER_WITHIN_S
+        )
+    except DatabaseUnreadable as exc:
+        raise StatusError(str(exc)) from exc
 
 
 class _Reading:
@@ -227,8 +156,7 @@ class _Reading:
         self._now_utc_s = now_utc_s
         self._unknown: list[str] = []
 
-    def status(self, path: Path, size_bytes: int) -> Status:
-        self._check_version(path)
+    def status(self, path: Path) -> Status:
         states = self._known("state", lambda: dict(self._rows("SELECT name, value FROM state")))
         last_delivery = self._known("last_delivery", lambda: self._event(_state(states, "last_delivery")))
         last_error = self._known("last_error", lambda: self._failure(_state(states, "last_error")))
@@ -246,20 +174,10 @@ class _Reading:
             meters=meters,
             clock=clock,
             overdue_s=self._known("overdue_s", self._overdue_s),
-            database_bytes=size_bytes,
+            database_bytes=size_bytes(path),
             ledger=self._ledger(),  # last: with very many readings waiting it is what can take too long
             unknown=tuple(self._unknown),
         )
-
-    def _check_version(self, path: Path) -> None:
-        version = int(self._rows("PRAGMA user_version")[0][0])
-        if version > len(MIGRATIONS):
-            raise StatusError(
-                f"The database {path} was made by a newer version of this program "
-                f"(its version is {version}, this program knows {len(MIGRATIONS)}): use that one"
-            )
-        if not self._rows("SELECT 1 FROM sqlite_master LIMIT 1"):
-            raise StatusError(f"The database {path} is empty: no daemon has stored anything in it yet")
 
     def _rows(self, sql: str) -> list[tuple[Any, ...]]:
         return self._cursor.execute(sql).fetchall()
