@@ -143,7 +143,7 @@ def latest(_query: Mapping[str, str]) -> Json:
     """Return an answer of ``api/latest`` in which all is well."""
     values = {"voltage_v": 52.3141, "current_a": -14.212, "power_kw": -0.74347}
     energy = {"energy_in_kwh": 8.2341, "energy_out_kwh": 5.1023, "charge_in_ah": 155.23, "charge_out_ah": 98.1}
-    limits = {"energy_in_kwh_uncertainty": 0.031, "energy_out_kwh_uncertainty": 0.022}
+    limits = {"energy_in_uncertainty_kwh": 0.031, "energy_out_uncertainty_kwh": 0.022}
     return {
         "time": now_ms(),
         "sample": {"timestamp": now_ms() - 300, "age_s": 0.3, **values},
@@ -151,7 +151,7 @@ def latest(_query: Mapping[str, str]) -> Json:
         "uncertainty": {"voltage_v": 0.031, "current_a": 0.19, "power_kw": 0.0101},
         "direction": "discharging",
         "stale": False,
-        "stale_after_s": 30,
+        "stale_after_s": 5.0,
         "today": {**energy, **limits, "coverage_percent": 98.79, "gap_seconds": 612.0},
         "sample_interval_ms": 500,
         "report_interval_ms": 30_000,
@@ -187,7 +187,7 @@ def status(_query: Mapping[str, str]) -> Json:
     """Return an answer of ``api/status`` with one part in each state."""
     parts = (
         ("Meters", "ok", "Both meters work."),
-        ("Cloud", "warning", "Last delivery 5 min ago."),
+        ("Cloud", "warning", "last delivery 5 min ago."),
         ("Redis", "off", "Not switched on."),
         ("Ledger", "error", "The sums do not agree."),
     )

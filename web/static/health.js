@@ -1,6 +1,6 @@
 /* "Is everything all right?": the answer of api/status in words, a colour and a symbol. */
 
-import { Stopwatch, durationText, isNumber, setText } from "./format.js";
+import { Stopwatch, setText } from "./format.js";
 
 const LOST_AFTER_S = 15;
 
@@ -53,17 +53,10 @@ function showPart(item, part) {
   setText(item.querySelector(".symbol"), SYMBOLS[state]);
   setText(item.querySelector(".name"), String(part.name));
   setText(item.querySelector(".state"), WORDS[state]);
-  setText(item.querySelector(".text"), part.name === "Cloud" ? cloudText(part) : String(part.text ?? ""));
+  setText(item.querySelector(".text"), capitalised(String(part.text ?? "")));
 }
 
-/* What the cloud's line says, and what waits for it where the line does not say so itself. */
-function cloudText(part) {
-  const text = String(part.text ?? "");
-  const waiting = status.readings_waiting;
-  if (part.state === "off" || !isNumber(waiting) || /waiting/i.test(text)) return text;
-  const oldest = isNumber(status.oldest_waiting_s) && waiting > 0 ? `, the oldest for ${durationText(status.oldest_waiting_s)}` : "";
-  return `${text} Waiting: ${waiting}${oldest}.`;
-}
+const capitalised = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
 function showLine(id, state, words, classes = "") {
   const place = element(id);

@@ -73,12 +73,6 @@ export function showNow() {
   announce(word ?? DIRECTIONS[direction][1]);
 }
 
-/* The age in seconds from which a value is old: three samples are missing, or the power monitor says so itself. */
-function oldAfterS() {
-  const missingS = Math.max(3, (3.5 * (latest?.sample_interval_ms ?? 1000)) / 1000 + 1);
-  return Math.min(missingS, latest?.stale_after_s ?? missingS);
-}
-
 function showQuantity(quantity, lost) {
   const place = element(quantity.key);
   const reading = readings[quantity.key];
@@ -90,7 +84,7 @@ function showQuantity(quantity, lost) {
     return { quantity, state: "none", ageS: null };
   }
   const ageS = reading.ageS + reading.asked.seconds();
-  const old = lost || ageS > oldAfterS();
+  const old = lost || ageS > (latest?.stale_after_s ?? LOST_AFTER_S);
   place.className = old ? "value old" : "value";
   setText(place.querySelector(".number"), numberText(reading.value, decimals, quantity.signed));
   setText(place.querySelector(".limit"), limitText(latest?.uncertainty?.[quantity.key], decimals, quantity.unit));
@@ -160,8 +154,8 @@ function showLink(word, lost) {
 }
 
 function showToday(today) {
-  showEnergy("energy_in", today?.energy_in_kwh, today?.energy_in_kwh_uncertainty, today?.charge_in_ah);
-  showEnergy("energy_out", today?.energy_out_kwh, today?.energy_out_kwh_uncertainty, today?.charge_out_ah);
+  showEnergy("energy_in", today?.energy_in_kwh, today?.energy_in_uncertainty_kwh, today?.charge_in_ah);
+  showEnergy("energy_out", today?.energy_out_kwh, today?.energy_out_uncertainty_kwh, today?.charge_out_ah);
   const coverage = today?.coverage_percent;
   setText(element("coverage"), isNumber(coverage) ? coverageText(coverage, today.gap_seconds) : "");
 }
