@@ -219,6 +219,7 @@ class Site:
             why = "there is nothing at this address"
         elif error.status_code == 405:
             why = "this can only be read: GET and HEAD"
+            error.set_header("Allow", "GET, HEAD")
         elif error.status_code == 500:
             where = str(error.traceback or "").strip()
             self._log.failed(
