@@ -135,6 +135,9 @@ class _Handler(BaseHTTPRequestHandler):
 MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 
 
+MIDNIGHT_MS = 1_767_567_600_000  # 5 January 2026 in Vienna
+
+
 def now_ms() -> int:
     return int(time.time() * 1000)
 
@@ -152,7 +155,7 @@ def latest(_query: Mapping[str, str]) -> Json:
         "direction": "discharging",
         "stale": False,
         "stale_after_s": 5.0,
-        "today": {**energy, **limits, "coverage_percent": 98.79, "gap_seconds": 612.0},
+        "today": {**energy, **limits, "coverage_percent": 98.79, "gap_seconds": 612.0, "from": MIDNIGHT_MS},
         "sample_interval_ms": 500,
         "report_interval_ms": 30_000,
     }

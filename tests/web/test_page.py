@@ -102,7 +102,9 @@ def test_what_is_measured_is_shown_with_sign_unit_uncertainty_and_age(monitor: F
     expect(page.locator("#voltage_v")).to_contain_text("V ± 0.04 V just now")
     expect(page.locator("#direction")).to_have_text("▼Discharging")
     expect(page.locator("#energy_in")).to_contain_text("8.23 kWh ± 0.04 kWh155.2 Ah")
-    expect(page.locator("#coverage")).to_have_text("Measured during 98.7 % of the day so far; 10 min are missing.")
+    expect(page.locator("#coverage")).to_have_text(
+        "Measured during 98.7 % of the time since 00:00; 10 min are missing."
+    )
     parts = [" ".join(text.split()) for text in page.locator("#parts li").all_inner_texts()]
     assert parts[1] == "! Cloud look at this Last delivery 5 min ago."
     assert page.locator("#notice").is_hidden()
@@ -267,7 +269,7 @@ def test_a_gap_is_not_bridged(monitor: FakeMonitor, page: Page) -> None:
     }"""
     before, gap, after = page.evaluate(script)
     assert (before > 100, gap, after > 100) == (True, 0, True)
-    expect(page.locator("#summary")).to_contain_text("Without values: 29 min of it.")
+    expect(page.locator("#summary")).to_contain_text("Without values: 29 min.")
 
 
 def test_ranges_by_mouse_and_by_keyboard(monitor: FakeMonitor, page: Page) -> None:

@@ -6,6 +6,7 @@ import { numberText, timeText } from "./format.js";
 const HOUR_S = 3600;
 const DAY_S = 24 * HOUR_S;
 const TIME_STEPS_S = [60, 120, 300, 600, 900, 1800, HOUR_S, 2 * HOUR_S, 3 * HOUR_S, 6 * HOUR_S, 12 * HOUR_S, DAY_S, 2 * DAY_S, 5 * DAY_S, 7 * DAY_S];
+const VALUE_STEPS = [-5, -4, -3, -2, -1, 0, 1, 2, 3, 4].flatMap((power) => [1, 2, 5].map((digit) => Number(`${digit}e${power}`)));
 const LEAST_SPAN = { voltage_v: 0.2, current_a: 1, power_kw: 0.05 };
 
 const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -58,7 +59,7 @@ export class Chart {
       scales: { x: { range: () => this.#range }, y: { range: (_plot, least, greatest) => this.#valueRange(least, greatest) } },
       axes: [
         { ...text, size: 28, space: 56, incrs: TIME_STEPS_S, values: (_plot, ticks) => ticks.map((tick) => this.#tickText(tick)) },
-        { ...text, size: 48, space: 26, values: (_plot, ticks) => valueTexts(ticks) },
+        { ...text, size: 48, space: 26, incrs: VALUE_STEPS, values: (_plot, ticks) => valueTexts(ticks) },
       ],
       series: [{}, { stroke: colour, width: 1.75, points: { size: 4, fill: colour, filter: alone } }, edge, edge],
       bands: [{ series: [3, 2], fill: () => style(`--${this.#quantity.key.replace("_", "-")}-band`) }],

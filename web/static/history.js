@@ -22,6 +22,7 @@ const chosen = () => RANGES[document.querySelector("input[name=range]:checked").
 
 let columns = null; // seconds since the epoch, and for each quantity mean, minimum, maximum
 let stepMs = 1000;
+let endMs = 0; // of what was asked for: the last step goes on beyond it
 let charts = [];
 let started = false;
 
@@ -70,6 +71,7 @@ export function chooseStepMs(spanMs, widthPx, reportMs) {
 
 function takeHistory(body) {
   columns = withGaps(body, stepMs);
+  endMs = body.to;
   const fromS = body.from / 1000;
   const toS = Math.max(body.to / 1000, columns.seconds.at(-1) ?? 0);
   QUANTITIES.forEach(({ key }, index) => {
@@ -124,12 +126,16 @@ function showLegend(index) {
   if (columns === null) return;
   const row = index ?? columns.seconds.length - 1;
   const time = columns.seconds[row];
-  const when = time === undefined ? "" : `${index === null ? "Newest: until" : "Until"} ${timeText(time * 1000, "moment")}`;
-  element("moment").textContent = when;
+  const when = index === null ? "Newest: until" : "Until";
+  element("moment").textContent = time === undefined ? "" : `${when} ${momentText(time * 1000)}`;
   for (const quantity of QUANTITIES) {
     const caption = document.querySelector(`figure[data-quantity=${quantity.key}] figcaption`);
     caption.replaceChildren(...legendOf(quantity, row));
   }
+}
+
+function momentText(stepEndMs) {
+  return timeText(Math.min(stepEndMs, endMs), "moment");
 }
 
 function legendOf(quantity, row) {
@@ -156,7 +162,7 @@ function moveCursor() {
     const mean = columns[quantity.key].mean[row];
     return `${quantity.name} ${valueText(mean, decimalsOf(quantity), quantity.unit)}`;
   });
-  slider.setAttribute("aria-valuetext", `${timeText(columns.seconds[row] * 1000, "moment")}: ${values.join(", ")}`);
+  slider.setAttribute("aria-valuetext", `${momentText(columns.seconds[row] * 1000)}: ${values.join(", ")}`);
 }
 
 /* The chart in words: from where to where each quantity went, and what is missing. */
@@ -170,7 +176,7 @@ function summaryText(body) {
     return `${quantity.name}: ${text(least)} to ${valueText(greatest, decimalsOf(quantity), quantity.unit, quantity.signed)}.`;
   });
   const missingS = Math.max(0, (body.to - body.from - stepMs * (body.timestamp.length + 1)) / 1000);
-  const missing = missingS > 0 ? ` Without values: ${durationText(missingS)} of it.` : "";
+  const missing = missingS > 0 ? ` Without values: ${durationText(missingS)}.` : "";
   return `In the last ${chosen().words}: ${parts.join(" ")}${missing}`;
 }
 
@@ -192,14 +198,14 @@ async function fillTable() {
   if (tableRequest !== request) return; // another one has taken its place
   const note = element("table-note");
   note.textContent = body ? `Means, each over ${durationText(step / 1000)}.` : `✕ The table could not be read: ${reason ?? "there is no answer"}.`;
-  if (body) element("table-details").querySelector("tbody").replaceChildren(...body.points.toReversed().map(tableRow));
+  if (body) element("table-details").querySelector("tbody").replaceChildren(...body.points.toReversed().map((point) => tableRow(point, toMs)));
 }
 
-function tableRow(point) {
+function tableRow(point, toMs) {
   const row = document.createElement("tr");
   const head = document.createElement("th");
   head.scope = "row";
-  head.textContent = timeText(point.timestamp, "row");
+  head.textContent = timeText(Math.min(point.timestamp, toMs), "row");
   const means = QUANTITIES.map((quantity) => numberText(point[quantity.key]?.mean, decimalsOf(quantity), quantity.signed));
   const energies = [point.energy_in_kwh, point.energy_out_kwh].map((energy) => numberText(energy, 3));
   const cells = [...means, ...energies].map((text) => {

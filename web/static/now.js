@@ -5,7 +5,7 @@
  */
 
 import {
-  NO_VALUE, QUANTITIES, Stopwatch, agoText, decimalsFor, durationText, isNumber, limitText, numberText, setText, valueText,
+  NO_VALUE, QUANTITIES, Stopwatch, agoText, decimalsFor, durationText, isNumber, limitText, numberText, setText, timeText, valueText,
 } from "./format.js";
 
 const LOST_AFTER_S = 5;
@@ -156,8 +156,7 @@ function showLink(word, lost) {
 function showToday(today) {
   showEnergy("energy_in", today?.energy_in_kwh, today?.energy_in_uncertainty_kwh, today?.charge_in_ah);
   showEnergy("energy_out", today?.energy_out_kwh, today?.energy_out_uncertainty_kwh, today?.charge_out_ah);
-  const coverage = today?.coverage_percent;
-  setText(element("coverage"), isNumber(coverage) ? coverageText(coverage, today.gap_seconds) : "");
+  setText(element("coverage"), isNumber(today?.coverage_percent) ? coverageText(today) : "");
 }
 
 function showEnergy(id, kwh, limitKwh, chargeAh) {
@@ -172,8 +171,8 @@ function showEnergy(id, kwh, limitKwh, chargeAh) {
 }
 
 /* Rounded down, so that only what has no gap is 100 %. */
-function coverageText(percent, gapS) {
-  const text = `Measured during ${(Math.floor(percent * 10) / 10).toFixed(1)}\u00a0% of the day so far`;
+function coverageText({ coverage_percent: percent, gap_seconds: gapS, from }) {
+  const text = `Measured during ${(Math.floor(percent * 10) / 10).toFixed(1)}\u00a0% of the time since ${timeText(from, "time")}`;
   return isNumber(gapS) && gapS >= 1 ? `${text}; ${durationText(gapS)} are missing.` : `${text}.`;
 }
 
