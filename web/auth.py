@@ -16,6 +16,7 @@ import base64
 import binascii
 import hmac
 import ipaddress
+import re
 import threading
 from collections import OrderedDict, deque
 from typing import TypeVar
@@ -27,6 +28,7 @@ _TRIES_OF_ALL = 60  # within the same time, of all addresses without a recent su
 _ADDRESSES_KEPT = 256
 _LOCAL_ENDINGS = (".local", ".localhost", ".lan", ".home", ".internal", ".localdomain", ".home.arpa", ".invalid")
 
+_HOST = re.compile(r"(?P<name>[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?", re.ASCII)
 _T = TypeVar("_T")
 
 
@@ -53,11 +55,14 @@ class Gate:
         """Return whether a request with this ``Host`` is meant for this computer; always with a password."""
         if self._password is not None:
             return True
-        name = _without_port(host).rstrip(".").lower()
+        match = _HOST.fullmatch(host)
+        if match is None:
+            return False
+        name = match["name"].rstrip(".").lower()
         try:
             ipaddress.ip_address(name.strip("[]"))
         except ValueError:
-            return bool(name) and ("." not in name or name.endswith(_LOCAL_ENDINGS))
+            return "." not in name or name.endswith(_LOCAL_ENDINGS)
         return True
 
     def admits(self, authorization: str | None, address: str) -> bool:
@@ -120,7 +125,3 @@ def _whose(address: str) -> str:
     if isinstance(known, ipaddress.IPv6Address) and known.ipv4_mapped is None:
         return str(ipaddress.ip_network((known, 64), strict=False))
     return str(known)
-
-
-def _without_port(host: str) -> str:
-    return host[: host.rfind("]") + 1] if host.startswith("[") else host.partition(":")[0]
