@@ -12,9 +12,10 @@ from dataclasses import replace
 
 from averaging_buffer import AveragingBuffer, summarise
 from clock import Clock
+from energy import EnergyMeter
 from events import Event, about
 from ledger import Tally
-from measurements import Datum, Interval, IntervalSummary, PowerSample
+from measurements import Datum, Interval, IntervalSummary, LastPoints, PowerSample, Uncertainty
 from outbox import Outbox
 from report_lines import summary_text
 from tables import LeftOpen
@@ -34,6 +35,7 @@ class AretasReporter(Worker):
     ``publish`` must not block; it is called with the readings of each interval (the Redis cache, if enabled).
     ``state`` tells what else ``--status`` shall show: name -> JSON value. ``verify`` tells of meters why their settings
     are not what they were set to, ``None`` if they are, before anything is set up; it may block for 5 s.
+    ``uncertainty`` tells how far off an interval may be, by the meters as they are set when it is closed.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class AretasReporter(Worker):
         publish: Callable[[Sequence[Datum]], None] | None = None,
         state: Callable[[], Mapping[str, object]] = dict,
         verify: Callable[[Collection[str]], Mapping[str, str | None]] = lambda _meters: {},
+        uncertainty: Callable[[IntervalSummary], Uncertainty] = lambda _summary: Uncertainty(),
     ) -> None:
         super().__init__("reporter", clock)
         self._interval_ms = report_interval_ms
@@ -55,6 +58,7 @@ class AretasReporter(Worker):
         self._publish = publish
         self._state = state
         self._verify = verify
+        self._uncertainty = uncertainty
         self._interval: Interval | None = None
         self.last_summary: IntervalSummary | None = None
         self.last_closed: tuple[int, IntervalSummary] | None = None  # when it ended, milliseconds since the epoch
@@ -82,13 +86,13 @@ class AretasReporter(Worker):
         if left is not None and left is not recovered and left.boot_id == self.clock.boot_id():
             self._outbox.journal(left.samples)  # as they are now: the next check finds meters that were set up anew
         if left is None:
-            self._begin(fresh, verdict)
+            self._begin(fresh, verdict, last=self._outbox.last_points())
         elif left.boot_id != self.clock.boot_id():
             self._close_what_is_over(left, fresh)
             self._interval = fresh
             self._buffer.open(fresh)
         elif now_mono_s < left.interval.end_mono_s:
-            self._begin(_sooner(left.interval, fresh), verdict, left.samples)
+            self._begin(_sooner(left.interval, fresh), verdict, left.samples, left.last)
         else:
             self._close_left_open(left, fresh, verdict)
         if left is not None and left.samples:
@@ -107,10 +111,16 @@ class AretasReporter(Worker):
             self._outbox.open_interval(sooner, clock_trusted=verdict.trusted)
         return sooner
 
-    def _begin(self, interval: Interval, verdict: Verdict, samples: Sequence[PowerSample] = ()) -> None:
+    def _begin(
+        self,
+        interval: Interval,
+        verdict: Verdict,
+        samples: Sequence[PowerSample] = (),
+        last: LastPoints | None = None,
+    ) -> None:
         self._interval = interval
         self._outbox.open_interval(interval, clock_trusted=verdict.trusted)
-        self._buffer.open(interval, samples)
+        self._buffer.open(interval, samples, last)
 
     def _recover_late(self, interval: Interval, verdict: Verdict) -> None:
         """Take over what an earlier run left, where the database could not be used at the start."""
@@ -125,12 +135,13 @@ class AretasReporter(Worker):
 
     def _close_what_is_over(self, left: LeftOpen, following: Interval) -> None:
         """Close the interval that was left open, and the one behind it that has a sample already."""
+        meter = EnergyMeter(self._buffer.sample_interval_s, left.last)
         own = [each for each in left.samples if each.start_mono_s <= left.interval.end_mono_s]
-        self._outbox.close_left_open(replace(left, samples=own), summarise(own), following)
+        self._outbox.close_left_open(replace(left, samples=own), self._judged(summarise(own, meter)), following)
         later = left.samples[len(own) :]
         if later:
             behind = replace(left, interval=self._next_of(left.interval), samples=later)
-            self._outbox.close_left_open(behind, summarise(later), following)
+            self._outbox.close_left_open(behind, self._judged(summarise(later, meter)), following)
 
     def _next_of(self, interval: Interval) -> Interval:
         return Interval(
@@ -142,16 +153,18 @@ class AretasReporter(Worker):
     def _close_left_open(self, left: LeftOpen, fresh: Interval, verdict: Verdict) -> None:
         """Close the interval that has ended since it was left open, and the next ones that have samples already."""
         interval, samples = left.interval, left.samples
+        meter = EnergyMeter(self._buffer.sample_interval_s, left.last)
         while interval.end_mono_s <= self.clock.mono_s():
             own = [each for each in samples if each.start_mono_s <= interval.end_mono_s]
             samples = samples[len(own) :]
             is_of_before = interval.end_mono_s <= fresh.start_mono_s
             following = fresh if is_of_before and not samples else self._next_of(interval)
             ended = self._stamped(interval, verdict)
-            self._outbox.close_interval(summarise(own), ended, following, clock_trusted=verdict.trusted)
+            summary = self._judged(summarise(own, meter))
+            self._outbox.close_interval(summary, ended, following, clock_trusted=verdict.trusted)
             interval = following
         self._interval = interval
-        self._buffer.open(interval, samples)
+        self._buffer.open(interval, samples, meter.last)
 
     def step(self) -> None:
         """Wait for the end of the open interval, close it, and log its line."""
@@ -186,7 +199,7 @@ class AretasReporter(Worker):
         verdict = self._time_keeper.verdict()
         ended = self._stamped(ended, verdict)
         self._interval = self._interval_from(ended.end_mono_s, verdict.offset_s, previous_end_utc_ms=ended.end_utc_ms)
-        summary = self.last_summary = self._buffer.close(ended, self._interval)
+        summary = self.last_summary = self._judged(self._buffer.close(ended, self._interval))
         self.last_closed = (ended.end_utc_ms, summary)
         before = self._outbox.tally()
         self._outbox.note("clock", {"trusted": verdict.trusted, "why": verdict.why})
@@ -198,6 +211,10 @@ class AretasReporter(Worker):
             self._publish(readings)
         if readings or not self._stop.is_set():
             self._log_line(summary, before)
+
+    def _judged(self, summary: IntervalSummary) -> IntervalSummary:
+        """Return an interval with how far off it may be."""
+        return replace(summary, uncertainty=self._uncertainty(summary))
 
     def _stamped(self, ended: Interval, verdict: Verdict) -> Interval:
         """Return an interval with its true end: as planned, or where the clock was stepped meanwhile, as it was."""

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from config_file import ConfigFile
-from config_keys import CURRENT_RANGES, VOLTAGE_RANGES, CurrentSource
+from config_keys import CURRENT_RANGES, VOLTAGE_RANGES, CurrentSource, Rate
 from config_values import RangeChoice
 
 _OVER_RANGE = 1.1  # a range of the meter ends at 1.1 times its name
@@ -105,6 +105,9 @@ def _warn_of_values(file: ConfigFile) -> None:
             file.warn(f"{name} is a short word: the log hides it only where it is a value. Choose a longer password")
         if "%%" in (value[name] or "") and value[name] in file.texts(name):
             file.warn(f"{name} holds %%: it is taken as it stands. If the password itself has one %, write one %")
+    if value["xdm_rate"] in (Rate.MEDIUM, Rate.FAST):
+        what = "the accuracy of the meters is published for slow only. The +/- of every value assumes one digit less"
+        file.warn(f"xdm_rate is {value['xdm_rate'].value}: {what}; nobody vouches for it (docs/accuracy.md)")
     if value["auth_redis"] and not (value["redis_authpw"] or value["redis_authpw_file"]):
         file.warn("auth_redis is True but there is no redis_authpw: no password is sent to Redis")
 

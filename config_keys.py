@@ -91,6 +91,7 @@ KEYS = (
     ),
     Key("XDM", "xdm_current_source", choice({s.value: s for s in CurrentSource}), "shunt", "what it measures"),
     Key("XDM", "xdm_shunt_resistance", ohm, None, "the resistance of the shunt in ohms", _with_shunt),
+    Key("XDM", "xdm_shunt_tolerance_percent", number("%", low=0, high=10), "0.25", "how far off its resistance may be"),
     Key("XDM", "xdm_current_reverse_polarity", _boolean, "False", "whether the sign is turned round"),
     Key("XDM", "xdm_current_range", fixable((*VOLTAGE_RANGES, *CURRENT_RANGES)), None, "its range"),
     Key("XDM", "xdm_current_serial", _serial_number, None, "its serial number"),

@@ -78,16 +78,18 @@ def fixable(names: Iterable[str]) -> Callable[[str], RangeChoice]:
     return parse
 
 
-def number(unit: str, *, low: float = -math.inf) -> Callable[[str], float]:
-    """Return a parser of decimal numbers of a unit, from ``low``."""
+def number(unit: str, *, low: float = -math.inf, high: float = math.inf) -> Callable[[str], float]:
+    """Return a parser of decimal numbers of a unit, from ``low`` to ``high``."""
 
     def parse(text: str) -> float:
         value = (
             float(text) if re.fullmatch(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?", text) else math.nan
         )
-        if not low <= value < math.inf or value == -math.inf:
+        if not low <= value <= high or math.isinf(value):
             least = "" if low == -math.inf else f" of at least {low:g}"
-            raise ValueError(f"must be a number{least} ({unit}) with a decimal point, such as 58.5, without the unit")
+            bounds, example = (least, 58.5) if high == math.inf else (f" from {low:g} to {high:g}", high / 2)
+            form = f"with a decimal point, such as {example}, without the unit"
+            raise ValueError(f"must be a number{bounds} ({unit}) {form}")
         return value
 
     return parse

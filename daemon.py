@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from accuracy import accuracy_of
 from aretas_api import AretasClient
 from aretas_reporter import AretasReporter
 from aretas_uploader import AretasUploader
@@ -84,6 +85,7 @@ class Daemon:
             self._publish,
             lambda: {"meters": self.sampler.meters()},
             self.sampler.verify_untouched,
+            lambda summary: accuracy_of(self.settings).of(summary),
         )
         self.web_server = self._new_web_server()
 

@@ -22,7 +22,7 @@ from database_reading import DatabaseUnreadable, read_database
 from energy_book import EnergyTotals, read_totals
 from measurements import Energy
 
-LAST_UTC_MS = 253_402_300_799_999  # the end of the year 9999
+LAST_UTC_MS = 253_370_764_800_000  # the begin of the year 9999
 MOST_POINTS = 100_000
 
 _QUANTITIES = ("voltage", "current", "power")
@@ -178,7 +178,7 @@ def check_period(from_utc_ms: int, to_utc_ms: int) -> None:
 def check_step(step_ms: int) -> None:
     """Raise ``ValueError`` with the reason if buckets cannot be that long."""
     if not 1 <= step_ms <= LAST_UTC_MS:
-        raise ValueError("step must be at least 1 ms, and less than 8,000 years")
+        raise ValueError("step must be at least 1 ms and at most 8,000 years")
 
 
 # -- the SQL -----------------------------------------------------------------------------------------------------------

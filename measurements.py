@@ -107,6 +107,18 @@ class Energy:
     charge_s: float = 0.0
 
 
+Point = tuple[float, float]
+"""A moment, in seconds of the monotonic clock, and a value."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastPoints:
+    """The newest power (kW) and current (A) of an interval: where the energy and the charge of the next one begin."""
+
+    power_kw: Point | None = None
+    current_a: Point | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Uncertainty:
     """How far off what an interval is reported as may be (docs/accuracy.md): +/-, in the quantity's unit, k = 2.
@@ -139,6 +151,7 @@ class IntervalSummary:
     samples_read: int = 0
     samples_refused: Mapping[str, int] = field(default_factory=dict)
     energy: Energy = Energy()
+    last: LastPoints = LastPoints()
     uncertainty: Uncertainty = Uncertainty()
 
     @property

@@ -15,6 +15,7 @@ It does not help against a disk that neither works nor fails: whoever calls wait
 from __future__ import annotations
 
 import json
+import logging
 import math
 import random
 import sqlite3
@@ -22,15 +23,19 @@ import threading
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+import energy_book
 import tables
 from clock import Clock
+from energy_book import Book, EnergyTotals
 from ledger import Audit, Ledger, Tally
-from measurements import Datum, Device, Interval, IntervalSummary, PowerSample
+from measurements import Datum, Device, Energy, Interval, IntervalSummary, LastPoints, PowerSample
 from room import Room
 from store import Store, StoreCorrupt, StoreError, StoreTooNew
 from tables import Held, LeftOpen, Lent, Record
 from timestamps import Timestamps
 from write_behind import WriteBehind
+
+logger = logging.getLogger(__name__)
 
 _UNSTORED_LIMIT = 10_000  # intervals kept in memory while the database cannot be used
 _UNJOURNALED_LIMIT = 100_000  # samples of the open interval, likewise
@@ -61,6 +66,7 @@ class Outbox:
         self._clock = clock
         self._changed = threading.Condition()
         self._ledger = Ledger()
+        self._book = Book()
         self._audit = Audit(clock)
         self._disk = WriteBehind(store, boot_id, clock, limits.sync_interval_s, self._begin_anew)
         self._pending = self._disk.pending
@@ -126,17 +132,21 @@ class Outbox:
             try:
                 with self._store.transaction() as cursor:
                     left = tables.read_open_interval(cursor)
+                    stored = energy_book.restore_book(cursor) or Book()
                     self._load(cursor)
             except StoreTooNew:
                 raise
             except StoreCorrupt as exc:
-                self._loaded = self._disk.may_write = True  # there is nothing to recover: the file was moved aside
                 self._disk.trouble(exc)
+                self._loaded = self._disk.may_write = True  # there is nothing to recover: the file was moved aside
                 return None
             except StoreError as exc:
                 self._disk.trouble(exc)
                 return None
             self._loaded, self._disk.may_write = True, left is None
+            self._enter(self._book.joined_to(stored))
+            if left is not None:
+                left = replace(left, last=stored.last_in(left.boot_id))
             if left is not None and left.boot_id == self._boot_id:
                 self._disk.journaled_to_mono_s = max((each.start_mono_s for each in left.samples), default=-math.inf)
             return left
@@ -155,6 +165,16 @@ class Outbox:
         self._timestamps.newest_utc_ms = max(self._timestamps.newest_utc_ms, newest_utc_ms)
         self._ledger.add(counts, waiting, held)
         self._pending.counts.update(self._ledger.counts)
+
+    def last_points(self) -> LastPoints:
+        """Return where the energy of the first sample begins: what this boot of the computer measured last."""
+        with self._changed:
+            return self._book.last_in(self._boot_id)
+
+    @property
+    def totals(self) -> EnergyTotals | None:
+        """The counters of energy at the end of the last interval; ``None`` while it is not known what is stored."""
+        return self._book.totals if self._loaded else None
 
     # -- samples and intervals in ------------------------------------------------------------------------------------
 
@@ -213,7 +233,9 @@ class Outbox:
                 )
             own_boot = left.boot_id == self._boot_id
             self._forget(last_mono_s if own_boot else math.inf)  # the samples of this run are not in the journal yet
-            self._close(summary, interval, following, left.boot_id, left.clock_trusted, bool(left.samples))
+            earlier = math.isfinite(self._closed_mono_s)  # than intervals that this run has closed
+            journaled = bool(left.samples)
+            self._close(summary, interval, following, left.boot_id, left.clock_trusted, journaled, earlier=earlier)
 
     def stamp(self, offset_s: float) -> None:
         """Give the intervals that are held back their ends: ``offset_s`` is the true wall clock minus the monotonic.
@@ -315,8 +337,11 @@ class Outbox:
         boot_id: str,
         clock_trusted: bool,
         journaled: bool,
+        *,
+        earlier: bool = False,
     ) -> list[Datum]:
-        record = self._new_record(summary, ended, boot_id, clock_trusted)
+        totals = self._count_energy(summary, ended, boot_id, clock_trusted, earlier=earlier)
+        record = self._new_record(summary, ended, boot_id, clock_trusted, totals)
         readings = record.waiting.bit_count()
         changes = {
             "samples_read": summary.samples_read,
@@ -341,7 +366,26 @@ class Outbox:
         self._changed.notify_all()
         return record.data()
 
-    def _new_record(self, summary: IntervalSummary, ended: Interval, boot_id: str, clock_trusted: bool) -> Record:
+    def _count_energy(
+        self, summary: IntervalSummary, ended: Interval, boot_id: str, clock_trusted: bool, *, earlier: bool
+    ) -> Energy | None:
+        """Count the energy of an interval; return what the counters of its row are.
+
+        None if anybody might be told of them before they are on the disk: a kill would make them fall.
+        """
+        if earlier:
+            self._enter(self._book.after_an_earlier(summary, ended))
+            return None
+        self._enter(self._book.after(summary, ended, boot_id, clock_trusted=clock_trusted))
+        return self._book.totals.energy if self._loaded and self._disk.trouble_text is None else None
+
+    def _enter(self, book: Book) -> None:
+        self._book = book
+        self._pending.notes[energy_book.NAME] = book.as_json()
+
+    def _new_record(
+        self, summary: IntervalSummary, ended: Interval, boot_id: str, clock_trusted: bool, totals: Energy | None
+    ) -> Record:
         end_utc_ms = self._timestamps.take(ended.end_utc_ms) if clock_trusted else None
         self._next_number += 1
         return Record(
@@ -353,6 +397,7 @@ class Outbox:
             end_mono_s=ended.end_mono_s,
             device=self._device,
             summary=summary,
+            totals=totals,
         )
 
     def _drop_oldest(self) -> None:
@@ -451,7 +496,24 @@ class Outbox:
         self._ledger.held = sum(each.waiting.bit_count() for each in self._pending.held())
         self._pending.counts.update(self._ledger.counts)
         self._pending.opened = self._open
+        if not self._loaded:
+            self._salvage_counters()
+        self._enter(self._book)
         self._first_number = min(self._pending.records, default=self._next_number)
+
+    def _salvage_counters(self) -> None:
+        """Take the counters over from the damaged file, which was moved aside before anybody had read them."""
+        stored = self._store.salvage(energy_book.read_book)
+        if stored is None:
+            stored = self._store.salvage(energy_book.book_of_newest_interval)
+        if stored is not None:
+            logger.warning("the counters of energy were read out of the damaged database and go on")
+            self._book = self._book.joined_to(stored)
+        else:
+            logger.critical(
+                "the counters of energy could not be read out of the damaged database: they begin at 0 again. Add what "
+                "they were at last by hand"
+            )
 
     def _check_sums(self, *, rows_too: bool) -> None:
         rows = self._disk.read(tables.count_waiting) if rows_too and self._disk.usable else None

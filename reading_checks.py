@@ -62,7 +62,7 @@ class RangeSteps:
 
     def __init__(self, lower: int, upper: int, back_below: float) -> None:
         self.lower, self.upper = lower, upper
-        self._back_below = back_below
+        self.back_below = back_below
         self._calm_since_mono_s = 0.0
         self._calm_readings = 0
 
@@ -71,7 +71,7 @@ class RangeSteps:
         if present == self.lower:
             self._calm_readings = 0
             return self.upper if value is None else None
-        if value is None or abs(value) >= self._back_below:
+        if value is None or abs(value) >= self.back_below:
             self._calm_readings = 0
             return None
         if not self._calm_readings:

@@ -73,6 +73,7 @@ class SerialPortReadWriter(Worker):
         self._verify_interval_s = settings.serial.verify_interval_ms / 1000
         self._stale_after_s = settings.serial.stale_after_ms / 1000
         self._buffer = buffer
+        buffer.sample_interval_s = self._interval_s
         if not self._verify_each:
             buffer.grace_s = _GRACE_FOR_CHECKS_S
         self._record = record

@@ -92,6 +92,7 @@ class CurrentMeterSettings(MeterSettings):
     shunt_resistance_ohm: float | None
     reverse_polarity: bool
     range_fixed: bool = False
+    shunt_tolerance_percent: float = 0.25
     minimum_a: float | None = None
     maximum_a: float | None = None
     zero_offset: ZeroOffset = NO_OFFSET
@@ -273,6 +274,7 @@ def _current_meter(value: Mapping[str, Any], folder: Path) -> CurrentMeterSettin
         shunt_resistance_ohm=None if direct else value["xdm_shunt_resistance"],
         reverse_polarity=value["xdm_current_reverse_polarity"],
         range_fixed=chosen.fixed,
+        shunt_tolerance_percent=value["xdm_shunt_tolerance_percent"],
         minimum_a=value["xdm_current_min"],
         maximum_a=value["xdm_current_max"],
         zero_offset=value["xdm_current_zero_offset"],

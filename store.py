@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from clock import Clock
 
 logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 NAME = "power_monitor.db"
 _PAGE_BYTES = 1024  # a sample touches one page: small ones wear an SD card less
@@ -129,6 +132,7 @@ class Store:
         self.path = path
         self._clock = clock
         self._connection: sqlite3.Connection | None = None
+        self._aside: Path | None = None
         self.long_work = 0
         """A number that changes while the file is rebuilt, which may take minutes: it goes on, nothing hangs."""
 
@@ -167,6 +171,16 @@ class Store:
             cursor = self._open().cursor()
             yield cursor
             cursor.close()
+
+    def salvage(self, read: Callable[[sqlite3.Cursor], _T]) -> _T | None:
+        """Return what ``read`` finds in the damaged file that was moved aside; ``None`` if nothing can be read."""
+        if self._aside is None:
+            return None
+        try:
+            with closing(sqlite3.connect(f"{self._aside.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+                return read(connection.cursor())
+        except (sqlite3.Error, UnicodeDecodeError):
+            return None
 
     def size_bytes(self) -> int:
         """Return what the database takes on the disk, its write-ahead log included."""
@@ -269,6 +283,7 @@ class Store:
         for suffix in ("-wal", "-shm"):
             with suppress(OSError):
                 Path(f"{self.path}{suffix}").rename(f"{aside}{suffix}")
+        self._aside = aside
         logger.critical(
             "the database %s is damaged (%s). It was moved to %s; readings that waited in it are NOT sent. "
             "A new one is begun and everything goes on. Keep the old file if you need those readings",

@@ -9,9 +9,9 @@ import math
 import sqlite3
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, field
 
-from measurements import Datum, Device, Interval, IntervalSummary, PowerSample, Statistic
+from measurements import Datum, Device, Energy, Interval, IntervalSummary, LastPoints, PowerSample, Statistic
 from store import DamagedRow
 
 _BITS = (1, 2, 4)  # of V, A, kW in ``interval.waiting``
@@ -32,6 +32,7 @@ class Record:
     """One interval as it stands in the database: its number, what of it still waits, its end, its averages.
 
     ``end_utc_ms`` is ``None`` while it is held back, because nobody knows whether ``planned_end_utc_ms`` is right.
+    ``totals``: the counters at its end; ``None`` where they are not known, or not safe in the database.
     """
 
     number: int
@@ -42,6 +43,7 @@ class Record:
     end_mono_s: float
     device: Device
     summary: IntervalSummary
+    totals: Energy | None = None
 
     def lent(self) -> list[Lent]:
         """Return its readings that still wait and may be sent."""
@@ -78,12 +80,16 @@ class Held:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeftOpen:
-    """The interval that was open when the program ended, its samples, and whether the clock was trusted then."""
+    """The interval that was open when the program ended, its samples, and whether the clock was trusted then.
+
+    ``last``: where the energy of its first sample begins.
+    """
 
     boot_id: str
     interval: Interval
     clock_trusted: bool
     samples: list[PowerSample]
+    last: LastPoints = field(default_factory=LastPoints)
 
 
 def mask_of(summary: IntervalSummary) -> int:
@@ -143,8 +149,12 @@ def insert_interval(cursor: sqlite3.Cursor, record: Record) -> None:
         "INSERT OR REPLACE INTO interval (id, device, waiting, end_utc_ms, boot_id, end_mono_s, planned_end_utc_ms, "
         "voltage, voltage_minimum, voltage_maximum, voltage_count, "
         "current, current_minimum, current_maximum, current_count, "
-        "power, power_minimum, power_maximum, power_count) "
-        "SELECT ?, id, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM device "
+        "power, power_minimum, power_maximum, power_count, "
+        "energy_in, energy_out, charge_in, charge_out, energy_s, charge_s, "
+        "total_energy_in, total_energy_out, total_charge_in, total_charge_out, "
+        "voltage_uncertainty, current_uncertainty, power_uncertainty, "
+        "energy_uncertainty, energy_scatter, charge_uncertainty, charge_scatter) "
+        f"SELECT ?, id{', ?' * 34} FROM device "
         "WHERE mac = ? AND voltage_type = ? AND current_type = ? AND power_type = ?",
         [
             record.number,
@@ -154,6 +164,9 @@ def insert_interval(cursor: sqlite3.Cursor, record: Record) -> None:
             *_values(summary.voltage_v),
             *_values(summary.current_a),
             *_values(summary.power_kw),
+            *astuple(summary.energy),
+            *_flows(record.totals),
+            *astuple(summary.uncertainty),
             record.device.mac,
             *record.device.types,
         ],
@@ -394,6 +407,10 @@ def _values(statistic: Statistic | None) -> tuple[float | int | None, ...]:
     if statistic is None:
         return (None, None, None, None)
     return (statistic.mean, statistic.minimum, statistic.maximum, statistic.count)
+
+
+def _flows(totals: Energy | None) -> tuple[float | None, ...]:
+    return (None,) * 4 if totals is None else astuple(totals)[:4]
 
 
 def _when(record: Record) -> tuple[str, float, int]:

@@ -42,7 +42,7 @@ from benchmarks.soak_table import (
 from benchmarks.stand import POWER_TYPE, Figure, print_table, say
 from benchmarks.virtual_clock import VirtualEvent, VirtualThread
 from benchmarks.virtual_site import BEGAN_UTC_S, REPORT_MS, VirtualSite
-from measurements import Interval, IntervalSummary
+from measurements import Energy, Interval, IntervalSummary
 from outbox import Outbox
 from tables import Record
 from tests.redis_server import RedisServer
@@ -80,8 +80,10 @@ class _NotingOutbox(Outbox):
         super().__init__(*arguments)
         self._noted = noted
 
-    def _new_record(self, summary: IntervalSummary, ended: Interval, boot_id: str, clock_trusted: bool) -> Record:
-        record = super()._new_record(summary, ended, boot_id, clock_trusted)
+    def _new_record(
+        self, summary: IntervalSummary, ended: Interval, boot_id: str, clock_trusted: bool, totals: Energy | None
+    ) -> Record:
+        record = super()._new_record(summary, ended, boot_id, clock_trusted, totals)
         self._noted.note(record.number, ended)
         return record
 

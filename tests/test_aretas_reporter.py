@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from aretas_reporter import AretasReporter
 from averaging_buffer import AveragingBuffer
 from clock import Clock
-from measurements import CURRENT, VOLTAGE, Datum, Interval, IntervalSummary, PowerSample, Statistic
+from measurements import CURRENT, VOLTAGE, Datum, Interval, IntervalSummary, PowerSample, Statistic, Uncertainty
 from report_lines import summary_text
 from store import NAME
+from tables import LeftOpen
 from tests.clocks import ManualClock, TrustedClock
 from tests.test_outbox import Box
 from time_keeper import TimeKeeper
@@ -136,6 +137,50 @@ def test_a_killed_run_s_interval_that_is_over_is_closed_with_its_own_end(tmp_pat
     assert make._interval is not None
     make._close(make._interval)
     assert [each.datum.data for each in outbox.lend(9)] == [50.0, 53.0]
+
+
+class Keeping(Box):
+    """A box that keeps the summaries that it is given, beside what it does with them."""
+
+    def __init__(self, *arguments: Any, **others: Any) -> None:
+        self.kept: list[IntervalSummary] = []
+        super().__init__(*arguments, **others)
+
+    def close_interval(self, summary: IntervalSummary, *arguments: Any, **others: Any) -> list[Datum]:
+        self.kept.append(summary)
+        return super().close_interval(summary, *arguments, **others)
+
+    def close_left_open(self, left: LeftOpen, summary: IntervalSummary, following: Interval) -> None:
+        self.kept.append(summary)
+        super().close_left_open(left, summary, following)
+
+
+@pytest.mark.parametrize("boot", ["boot", "the next"])
+def test_every_interval_gets_its_uncertainty_also_those_that_were_left_open(tmp_path: Path, boot: str) -> None:
+    clock = ManualClock(utc_s=1_700_000_000.5)
+    make, _, box = reporter(clock, tmp_path)
+    make.open_first_interval()
+    for volts in (50.0, 51.0):  # the second is of the interval behind
+        clock.advance(1.0)
+        box.journal([PowerSample(start_mono_s=clock.mono_s(), voltage_v=volts)])
+    box.crash()
+    clock = ManualClock(mono_s=1100.0 if boot == "boot" else 5.0, utc_s=1_700_000_100.5)
+    clock.boot = boot
+    keeping = Keeping(tmp_path, clock=clock, boot=boot)
+
+    def uncertainty(summary: IntervalSummary) -> Uncertainty:
+        assert summary.voltage_v is not None
+        return Uncertainty(voltage_v=summary.voltage_v.mean / 1000)
+
+    buffer, keeper = AveragingBuffer(clock), TimeKeeper(clock, 600)
+    make = AretasReporter(2000, buffer, keeping, keeper, clock, uncertainty=uncertainty)
+    make.open_first_interval()
+    clock.advance(1.0)
+    add(buffer, clock.mono_s(), 53.0)
+    clock.advance(1.0)
+    make.finish()
+    assert [each.uncertainty.voltage_v for each in keeping.kept] == [0.05, 0.051, 0.053]
+    assert make.last_summary == keeping.kept[-1]
 
 
 @pytest.mark.parametrize("ahead_s", [0.012, 0.01, 0.008, 0.006, 0.004, 0.002])

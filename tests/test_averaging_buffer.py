@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import threading
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -81,6 +82,23 @@ def test_mean_minimum_maximum_and_count(values: list[float]) -> None:
     assert (statistic.minimum, statistic.maximum, statistic.count) == (min(values), max(values), len(values))
 
 
+@given(st.lists(st.floats(min_value=-100, max_value=100), min_size=1, max_size=100), st.sampled_from([0.0, 1e6, -1e8]))
+def test_the_deviation_is_that_of_a_sample_whatever_the_mean(values: list[float], far: float) -> None:
+    values = [far + value for value in values]
+    samples = [PowerSample(start_mono_s=float(index), voltage_v=value) for index, value in enumerate(values)]
+    statistic = summarise(samples).voltage_v
+    assert statistic is not None
+    exact = statistics.stdev(map(Fraction, values)) if len(values) > 1 else 0.0
+    assert statistic.deviation == pytest.approx(float(exact), rel=1e-6, abs=abs(far) * 1e-14 + 1e-15)
+
+
+@pytest.mark.parametrize("value", [0.1, -52.123456, 1e-9, 1 / 3, 0.0])
+def test_a_constant_has_no_deviation_at_all(value: float) -> None:
+    statistic = summarise(PowerSample(start_mono_s=float(at), voltage_v=value) for at in range(1000)).voltage_v
+    assert statistic is not None
+    assert statistic.deviation == 0.0
+
+
 def test_a_day_of_samples_loses_no_digit() -> None:
     buffer = opened(0.0, 1e9)
     for index in range(200_000):
@@ -144,4 +162,6 @@ def test_an_interval_goes_on_with_the_samples_of_an_earlier_run() -> None:
     whole = buffer.close(interval(0, 10), interval(10, 20)).voltage_v
     assert whole is not None
     assert (whole.mean, whole.count) == (52.0, 3)
-    assert summarise(samples).voltage_v == Statistic(mean=51.0, minimum=50.0, maximum=52.0, count=2)
+    assert summarise(samples).voltage_v == Statistic(
+        mean=51.0, minimum=50.0, maximum=52.0, count=2, deviation=math.sqrt(2)
+    )

@@ -215,7 +215,7 @@ def test_a_damaged_name_of_a_table_is_damage(tmp_path: Path) -> None:
     box.close_number(1)
     box.close()
     content = bytearray((tmp_path / NAME).read_bytes())
-    content[content.index(b"CREATE TABLE device") + 8] = 0xFF
+    content[content.index(b'CREATE TABLE "device"') + 8] = 0xFF
     (tmp_path / NAME).write_bytes(content)
     box = Box(tmp_path)
     box.close_number(2)

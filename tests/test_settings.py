@@ -112,7 +112,7 @@ def test_a_short_file_gets_the_defaults(tmp_path: Path) -> None:
     assert current is not None
     assert (current.port, current.range_name, current.range_number) == ("/dev/ttyUSB1", "50mV", 1)
     assert (current.source, current.shunt_resistance_ohm) == (CurrentSource.SHUNT, 0.0006667)
-    assert current.reverse_polarity is False
+    assert (current.reverse_polarity, current.shunt_tolerance_percent) == (False, 0.25)
     assert (voltage.minimum_v, voltage.maximum_v, current.minimum_a, current.maximum_a) == (None,) * 4
     assert (current.range_fixed, current.zero_offset, current.deadband_a) == (False, ZeroOffset(offset_uv=0.0), 0.0)
     assert (got.serial.verify_interval_ms, got.serial.stale_after_ms) == (10_000, 30_000)
@@ -221,8 +221,7 @@ ACCEPTED = [
     ("XDM", "xdm_voltage_range", "50 v", "s.voltage_meter.range_name", "50V"),
     ("XDM", "xdm_voltage_range", "1000V", "s.voltage_meter.range_number", 6),
     ("XDM", "xdm_current_range", "500MV", "s.current_meter.range_number", 2),
-    ("XDM", "xdm_rate", "Fast", "s.voltage_meter.rate", Rate.FAST),
-    ("XDM", "xdm_rate", "medium", "s.current_meter.rate", Rate.MEDIUM),
+    ("XDM", "xdm_rate", "Slow", "s.voltage_meter.rate", Rate.SLOW),
     ("XDM", "xdm_voltage_serial", "24152470", "s.voltage_meter.serial_number", "24152470"),
     ("XDM", "xdm_current_source", "direct", "s.current_meter.range_name", "10A"),
     ("XDM", "xdm_current_source", "direct", "s.current_meter.range_number", 6),
@@ -237,6 +236,9 @@ ACCEPTED = [
     ("XDM", "xdm_current_port", "ttys/a", "s.current_meter.port", "FOLDER/ttys/a"),
     ("XDM", "xdm_shunt_resistance", "6.667e-4", "s.current_meter.shunt_resistance_ohm", 6.667e-4),
     ("XDM", "xdm_shunt_resistance", ".00025", "s.current_meter.shunt_resistance_ohm", 2.5e-4),
+    ("XDM", "xdm_shunt_tolerance_percent", "0", "s.current_meter.shunt_tolerance_percent", 0.0),
+    ("XDM", "xdm_shunt_tolerance_percent", ".5", "s.current_meter.shunt_tolerance_percent", 0.5),
+    ("XDM", "xdm_shunt_tolerance_percent", "10", "s.current_meter.shunt_tolerance_percent", 10.0),
     ("XDM", "xdm_voltage_enable", "0", "s.voltage_meter", None),
     ("XDM", "xdm_current_range", "50 mV  Fixed", "s.current_meter.range_fixed", True),
     ("XDM", "xdm_current_range", "50mV fixed", "s.current_meter.range_number", 1),
@@ -340,6 +342,10 @@ REFUSED = [
     ("XDM", "xdm_current_source", "direct\nxdm_current_range = 5V", "500uA, 5mA, 50mA, 500mA, 5A, 10A"),
     ("XDM", "xdm_current_source", "hall", "shunt, direct"),
     ("XDM", "xdm_rate", "turbo", "slow, medium, fast"),
+    ("XDM", "xdm_shunt_tolerance_percent", "-0.1", "a number from 0 to 10 (%)"),
+    ("XDM", "xdm_shunt_tolerance_percent", "10.01", "such as 5.0, without the unit"),
+    ("XDM", "xdm_shunt_tolerance_percent", "0.25%", "a number from 0 to 10 (%)"),
+    ("XDM", "xdm_shunt_tolerance_percent", "nan", "a number from 0 to 10 (%)"),
     ("XDM", "xdm_current_enable", "maybe", "must be one of"),
     ("XDM", "xdm_current_port", "", "is missing: where the current meter is, such as /dev/serial/by-path/..."),
     ("XDM", "xdm_current_enable", "", "is empty"),
@@ -407,6 +413,14 @@ REFUSED = [
 ]
 
 
+@pytest.mark.parametrize("rate", Rate)
+def test_the_rate_is_that_of_both_meters(tmp_path: Path, rate: Rate) -> None:
+    got = load(tmp_path, with_value("XDM", "xdm_rate", rate.value.upper()))
+    assert got.voltage_meter is not None
+    assert got.current_meter is not None
+    assert (got.voltage_meter.rate, got.current_meter.rate) == (rate, rate)
+
+
 @pytest.mark.parametrize(("section", "key", "value", "words"), REFUSED)
 def test_refused(tmp_path: Path, section: str, key: str, value: str, words: str) -> None:
     text = report(tmp_path, with_value(section, key, value))
@@ -423,6 +437,8 @@ def test_refused(tmp_path: Path, section: str, key: str, value: str, words: str)
         ("DEFAULT", "API_PASSWORD", "ab%%cd", "write one %"),
         ("DEFAULT", "API_PASSWORD", "cloud", "a short word: the log hides it only"),
         ("DEFAULT", "API_URL", "http://iot.aretas.ca/rest/", "unencrypted"),
+        ("XDM", "xdm_rate", "Fast", "fast: the accuracy of the meters is published for slow only"),
+        ("XDM", "xdm_rate", "medium", "assumes one digit less"),
     ],
 )
 def test_warned_of(tmp_path: Path, section: str, key: str, value: str, words: str) -> None:

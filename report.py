@@ -1,0 +1,242 @@
+"""What ``power_report.py`` says of a period: its numbers, in words and as JSON. Pure but for the asking of history.
+
+The names of the fields are the names in the JSON. ``None`` is what is unknown, or was not asked for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from cycles import Capacity, RoundTrip
+from energy_book import EnergyTotals
+from history import LAST_UTC_MS, Aggregate, History, PeriodEnergy
+from measurements import Energy
+from period import Period, local_text, utc_offset_text, utc_text
+from state_log import duration_text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Battery:
+    """What the battery did between two voltages."""
+
+    voltage_low_v: float
+    voltage_high_v: float
+    round_trip: RoundTrip
+    capacity: Capacity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prices:
+    """What a kWh costs that goes in, and what one is worth that comes out, in whatever money."""
+
+    price_in: float = 0.0
+    price_out: float = 0.0
+
+    def cost_of(self, energy: Energy) -> float:
+        """Return what it cost: below 0 if more was earned."""
+        return energy.energy_in_kwh * self.price_in - energy.energy_out_kwh * self.price_out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """The numbers of a period. ``counters`` are the program's own, of all time, beside a report of everything."""
+
+    intervals: int
+    energy: PeriodEnergy
+    voltage_v: Aggregate | None
+    current_a: Aggregate | None
+    power_kw: Aggregate | None
+    battery: Battery | None
+    cost: float | None
+    counters: EnergyTotals | None
+
+
+def make_report(
+    history: History, period: Period, *, battery: Battery | None, prices: Prices | None, with_counters: bool
+) -> Report:
+    """Return the report of a period. Raises ``HistoryError``."""
+    energy = history.energy(period.from_utc_ms, period.to_utc_ms)
+    whole = history.points(period.from_utc_ms, period.to_utc_ms, LAST_UTC_MS)  # one bucket
+    point = whole[0] if whole else None
+    return Report(
+        intervals=point.intervals if point else 0,
+        energy=energy,
+        voltage_v=point.voltage_v if point else None,
+        current_a=point.current_a if point else None,
+        power_kw=point.power_kw if point else None,
+        battery=battery,
+        cost=None if prices is None else prices.cost_of(energy.energy),
+        counters=history.totals() if with_counters else None,
+    )
+
+
+# -- as JSON -----------------------------------------------------------------------------------------------------------
+
+
+def as_json(report: Report) -> str:
+    """Return the report as one JSON object, in ASCII."""
+    told = asdict(report)
+    period = told.pop("energy")
+    begin, end = report.energy.from_utc_ms, report.energy.to_utc_ms
+    told = {
+        "from": begin,
+        "to": end,
+        "from_utc": utc_text(begin),
+        "to_utc": utc_text(end),
+        **period.pop("energy"),
+        **{name: value for name, value in period.items() if name not in ("from_utc_ms", "to_utc_ms")},
+        "net_energy_kwh": _net_energy_kwh(report),
+        "net_charge_ah": _net_charge_ah(report),
+        **told,
+    }
+    if report.battery is not None:
+        told["battery"]["round_trip"] |= _efficiencies(report.battery.round_trip)
+    return json.dumps(told, indent=2)
+
+
+def _efficiencies(trip: RoundTrip) -> dict[str, Any]:
+    return {
+        "energy_efficiency_percent": trip.energy_efficiency_percent,
+        "charge_efficiency_percent": trip.charge_efficiency_percent,
+    }
+
+
+def _net_energy_kwh(report: Report) -> float:
+    return report.energy.energy.energy_in_kwh - report.energy.energy.energy_out_kwh
+
+
+def _net_charge_ah(report: Report) -> float:
+    return report.energy.energy.charge_in_ah - report.energy.energy.charge_out_ah
+
+
+# -- in words ----------------------------------------------------------------------------------------------------------
+
+
+def as_text(report: Report) -> str:
+    """Return the report in an operator's words."""
+    period = report.energy
+    lines = [f"From {_time(period.from_utc_ms)}", f"to   {_time(period.to_utc_ms)}, {_count(report.intervals)}"]
+    if not report.intervals:
+        return "\n".join([*lines, "", "Nothing was measured in this period."])
+    for heading, part in (
+        ("Energy and charge", _energy_lines(report)),
+        (f"{'Averages':<10}{'mean':>14}{'minimum':>14}{'maximum':>14}", _average_lines(report)),
+        ("Battery", _battery_lines(report.battery)),
+        ("Cost", _cost_lines(report.cost)),
+        ("Counters of all time", _counter_lines(report.counters)),
+    ):
+        if part:
+            lines += ["", heading, *(f"  {line}" for line in part)]
+    return "\n".join(lines)
+
+
+def _time(utc_ms: int) -> str:
+    return f"{local_text(utc_ms)} (UTC{utc_offset_text(utc_ms)})"
+
+
+def _count(intervals: int) -> str:
+    return f"{intervals:,} interval{'' if intervals == 1 else 's'}"
+
+
+def _energy_lines(report: Report) -> list[str]:
+    period, energy = report.energy, report.energy.energy
+    coverage = "unknown" if period.coverage_percent is None else f"{period.coverage_percent:.2f} %"
+    return [
+        f"In        {_flow(energy.energy_in_kwh, period.energy_in_uncertainty_kwh, 'kWh')}"
+        f"   {_flow(energy.charge_in_ah, period.charge_in_uncertainty_ah, 'Ah')}",
+        f"Out       {_flow(energy.energy_out_kwh, period.energy_out_uncertainty_kwh, 'kWh')}"
+        f"   {_flow(energy.charge_out_ah, period.charge_out_uncertainty_ah, 'Ah')}",
+        f"Net       {_flow(_net_energy_kwh(report), None, 'kWh')}   {_flow(_net_charge_ah(report), None, 'Ah')}",
+        f"Measured  {coverage} of the time; nothing is known of {duration_text(period.gap_s)}",
+    ]
+
+
+def _flow(value: float, uncertainty: float | None, unit: str) -> str:
+    tolerance = "" if uncertainty is None else f"+/- {uncertainty:.4f}"
+    return f"{value:12.4f} {tolerance:<12} {unit:<3}".rstrip()
+
+
+def _average_lines(report: Report) -> list[str]:
+    quantities = (
+        ("V", report.voltage_v, 4),
+        ("A", report.current_a, 4),
+        ("kW", report.power_kw, 5),
+    )
+    return [_average_line(unit, each, digits) for unit, each, digits in quantities]
+
+
+def _average_line(unit: str, aggregate: Aggregate | None, digits: int) -> str:
+    if aggregate is None:
+        return f"{unit:<8}{'no value':>14}"
+    values = (aggregate.mean, aggregate.minimum, aggregate.maximum)
+    line = f"{unit:<8}" + "".join(f"{value:14.{digits}f}" for value in values)
+    return line if aggregate.uncertainty is None else f"{line}   mean +/- {aggregate.uncertainty:.{digits}f}"
+
+
+def _battery_lines(battery: Battery | None) -> Iterator[str] | list[str]:
+    if battery is None:
+        return []
+    low, high = f"{battery.voltage_low_v:g} V", f"{battery.voltage_high_v:g} V"
+    return [
+        f"Between {high} and {low}, by the mean voltage of the intervals, under load",
+        *_capacity_lines(battery.capacity, low, high),
+        *_round_trip_lines(battery.round_trip, low, high),
+    ]
+
+
+def _capacity_lines(capacity: Capacity, low: str, high: str) -> Iterator[str]:
+    if capacity.charge_ah is None or capacity.energy_kwh is None:
+        yield f"Capacity: not known, as no discharge from {high} to {low} was measured whole"
+    else:
+        yield (
+            f"Capacity: {capacity.charge_ah:.2f} Ah ({capacity.charge_minimum_ah:.2f} to "
+            f"{capacity.charge_maximum_ah:.2f}), {capacity.energy_kwh:.3f} kWh ({capacity.energy_minimum_kwh:.3f} to "
+            f"{capacity.energy_maximum_kwh:.3f}), by {_several(capacity.discharges, 'discharge')}"
+        )
+    yield from _left_out(capacity.discharges_left_out, "discharge")
+
+
+def _round_trip_lines(trip: RoundTrip, low: str, high: str) -> Iterator[str]:
+    if trip.energy_efficiency_percent is None:
+        yield f"Round trip: not known, as no full cycle from {high} to {low} and back was measured whole"
+    else:
+        charge = trip.charge_efficiency_percent
+        yield (
+            f"Round trip: {trip.energy_efficiency_percent:.2f} % of the energy came out again"
+            + ("" if charge is None else f", and {charge:.2f} % of the charge")
+            + f", over {_several(trip.cycles, 'full cycle')}"
+        )
+    yield from _left_out(trip.cycles_left_out, "cycle")
+
+
+def _several(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def _left_out(count: int, what: str) -> Iterator[str]:
+    if count:
+        yield f"  left out, as less than 99 % of it was measured: {_several(count, what)}"
+
+
+def _cost_lines(cost: float | None) -> list[str]:
+    if cost is None:
+        return []
+    return [f"{cost:.2f}: energy in at its price, less energy out at its own"]
+
+
+def _counter_lines(totals: EnergyTotals | None) -> list[str]:
+    if totals is None:
+        return []
+    since = "" if totals.since_utc_ms is None else f", since {_time(totals.since_utc_ms)}"
+    energy = totals.energy
+    return [
+        f"In        {_flow(energy.energy_in_kwh, totals.energy_in_uncertainty_kwh, 'kWh')}"
+        f"   {_flow(energy.charge_in_ah, totals.charge_in_uncertainty_ah, 'Ah')}",
+        f"Out       {_flow(energy.energy_out_kwh, totals.energy_out_uncertainty_kwh, 'kWh')}"
+        f"   {_flow(energy.charge_out_ah, totals.charge_out_uncertainty_ah, 'Ah')}",
+        f"Measured  {'unknown' if totals.coverage_percent is None else f'{totals.coverage_percent:.2f} %'} "
+        f"of the time{since}",
+    ]
