@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -42,7 +43,7 @@ def open_browser() -> Iterator[Browser]:
 
 @contextmanager
 def new_page(
-    browser: Browser, *, size: tuple[int, int] = PHONE, dark: bool = False, zone: str = "Europe/Vienna"
+    browser: Browser, *, size: tuple[int, int] = PHONE, dark: bool = False, zone: str | None = "Europe/Vienna"
 ) -> Iterator[Page]:
     """Open an empty tab; fail the test if a script fails in it or it asks any other host than the page's own."""
     context = browser.new_context(
@@ -61,6 +62,12 @@ def new_page(
     context.close()
     assert failures == []
     assert len(hosts) <= 1, hosts
+
+
+def free_port() -> int:
+    """Return a TCP port of this machine that nobody listens at."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
 class FakeMonitor:

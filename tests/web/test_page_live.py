@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from playwright.sync_api import Browser, Error, HttpCredentials, Page, Response,
 
 from tests.rig import Rig, start_daemon
 from tests.web import browser as stage
-from tests.web.browser import new_page, open_browser
+from tests.web.browser import free_port, new_page, open_browser
 
 pytestmark = stage.needs_browser
 PAGE_WEIGHT_BYTES = 300_000
@@ -105,11 +104,6 @@ def test_a_killed_daemon_is_noticed(browser: Browser, tmp_path: Path) -> None:
         expect(page.locator("#notice strong")).to_have_text("The power monitor does not answer.", timeout=15_000)
         for each in QUANTITIES:
             expect(page.locator(f"#{each}.old .age")).to_contain_text("old:")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def test_an_unplugged_meter_is_noticed_and_so_is_its_return(browser: Browser, tmp_path: Path) -> None:
