@@ -232,9 +232,14 @@ class Daemon:
     def _new_web_server(self) -> WebServer | None:
         if self.settings.web is None:
             return None
-        from web.facts import Facts
-        from web.server import WebServer
-
+        try:
+            from web.facts import Facts
+            from web.server import WebServer
+        except ModuleNotFoundError as exc:  # no reason to measure nothing
+            logger.error(
+                "there is no page: %s is not installed. Run  sh venv.sh requirements.txt  and restart", exc.name
+            )
+            return None
         facts = Facts(
             self._clock,
             lambda: self.settings,

@@ -21,7 +21,7 @@ GET_AND_CLOSE = GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
 
 
 def statuses(answer: bytes) -> list[int]:
-    return [int(number) for number in re.findall(rb"^HTTP/1\.[01] (\d+)", answer, re.MULTILINE)]
+    return [int(number) for number in re.findall(rb"HTTP/1\.[01] (\d{3}) ", answer)]
 
 
 @pytest.mark.parametrize(
