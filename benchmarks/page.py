@@ -16,8 +16,10 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from accuracy import accuracy_of
@@ -110,25 +112,48 @@ def daemon_with_a_day(folder: Path) -> Iterator[str]:
 
 def wait_for_all(page: Page) -> None:
     """Wait until everything on the page has a value; the first interval has to end for that."""
-    expect(page.locator("#voltage_v .limit")).not_to_contain_text("not known", timeout=60_000)
+    expect(page.locator("#overall")).to_have_class("ok", timeout=60_000)
+    expect(page.locator("#parts li").nth(1)).to_contain_text("Last delivery", timeout=60_000)
     expect(page.locator("canvas")).to_have_count(3)
     expect(page.locator("#charts")).to_have_attribute("aria-busy", "false")
     expect(page.locator("#link .words")).to_have_text("live")
 
 
 def take_pictures(browser: Browser, address: str, folder: Path) -> None:
-    """Write a picture of the page as a phone shows it, and of that on a desktop."""
+    """Write pictures of the page: two screens of a phone, in the dark, side by side; and that of a desktop."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, size, dark in (("page-phone", PHONE, True), ("page-desktop", DESKTOP, False)):
-        with new_page(browser, size=size, dark=dark, zone=None) as page:
-            page.goto(address)
-            page.get_by_text("24 h", exact=True).click()
-            expect(page.locator("#summary")).to_contain_text("In the last 24 hours")
-            wait_for_all(page)
-            path = folder / f"{name}.png"
-            page.mouse.move(0, 0)
-            page.screenshot(path=path, full_page=True, animations="disabled")
-            say(f"{path}: {path.stat().st_size / 1000:.0f} kB")
+    with page_with_everything(browser, address, size=DESKTOP) as page:
+        write_picture(folder / "page-desktop.png", Image.open(BytesIO(page.screenshot(full_page=True))))
+    with page_with_everything(browser, address, size=PHONE, dark=True, scale=1.5) as page:
+        whole = Image.open(BytesIO(page.screenshot(full_page=True)))
+        cut = round((page.locator("#history").evaluate("e => e.offsetTop") - 6) * 1.5)
+    lower = whole.crop((0, cut, whole.width, whole.height))
+    both = Image.new("RGB", (2 * whole.width + 30, max(cut, lower.height)), "white")
+    both.paste(whole.crop((0, 0, whole.width, cut)), (0, 0))
+    both.paste(lower, (whole.width + 30, 0))
+    write_picture(folder / "page-phone.png", both)
+
+
+@contextmanager
+def page_with_everything(
+    browser: Browser, address: str, *, size: tuple[int, int], dark: bool = False, scale: float = 1
+) -> Iterator[Page]:
+    """Open the page, with the last 24 hours in its charts."""
+    with new_page(browser, size=size, dark=dark, zone=None, scale=scale) as page:
+        page.goto(address)
+        page.get_by_text("24 h", exact=True).click()
+        expect(page.locator("#summary")).to_contain_text("In the last 24 hours")
+        wait_for_all(page)
+        page.mouse.move(0, 0)
+        yield page
+
+
+def write_picture(path: Path, picture: Image.Image) -> None:
+    """Write a PNG of few colours, which is small."""
+    picture.convert("RGB").quantize(128, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+        path, optimize=True
+    )
+    say(f"{path}: {path.stat().st_size / 1000:.0f} kB")
 
 
 def measure(browser: Browser, address: str) -> dict[str, float]:

@@ -43,12 +43,18 @@ def open_browser() -> Iterator[Browser]:
 
 @contextmanager
 def new_page(
-    browser: Browser, *, size: tuple[int, int] = PHONE, dark: bool = False, zone: str | None = "Europe/Vienna"
+    browser: Browser,
+    *,
+    size: tuple[int, int] = PHONE,
+    dark: bool = False,
+    zone: str | None = "Europe/Vienna",
+    scale: float = 1,
 ) -> Iterator[Page]:
     """Open an empty tab; fail the test if a script fails in it or it asks any other host than the page's own."""
     context = browser.new_context(
         viewport={"width": size[0], "height": size[1]},
         color_scheme="dark" if dark else "light",
+        device_scale_factor=scale,
         timezone_id=zone,
         locale="en-GB",
     )
@@ -222,10 +228,11 @@ def history(query: Mapping[str, str], *, missing: range = range(0)) -> Json:
             "mean": means,
             "minimum": [mean - height / 10 for mean in means],
             "maximum": [mean + height / 10 for mean in means],
+            "uncertainty": [height / 5 for _ in means],
         }
     head = {"from": start, "to": end, "step_ms": step}
     if "columns" in query:
-        return {**head, "timestamp": times, **columns}
+        return {**head, "timestamp": times, **columns, "coverage_s": [step / 1000] * len(times)}
     points = [
         {"timestamp": t, "energy_in_kwh": 0.25, "energy_out_kwh": None}
         | {key: {name: values[i] for name, values in column.items()} for key, column in columns.items()}

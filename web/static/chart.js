@@ -59,7 +59,7 @@ export class Chart {
       scales: { x: { range: () => this.#range }, y: { range: (_plot, least, greatest) => this.#valueRange(least, greatest) } },
       axes: [
         { ...text, size: 28, space: 56, incrs: TIME_STEPS_S, values: (_plot, ticks) => ticks.map((tick) => this.#tickText(tick)) },
-        { ...text, size: 48, space: 26, incrs: VALUE_STEPS, values: (_plot, ticks) => valueTexts(ticks) },
+        { ...text, size: 48, space: 20, incrs: VALUE_STEPS, values: (_plot, ticks) => valueTexts(ticks) },
       ],
       series: [{}, { stroke: colour, width: 1.75, points: { size: 4, fill: colour, filter: alone } }, edge, edge],
       bands: [{ series: [3, 2], fill: () => style(`--${this.#quantity.key.replace("_", "-")}-band`) }],

@@ -7,7 +7,7 @@ const LOST_AFTER_S = 15;
 const SYMBOLS = { ok: "✓", warning: "!", error: "✕", off: "–" };
 const WORDS = { ok: "all right", warning: "look at this", error: "wrong", off: "not in use" };
 const SHORT = { ok: "all right", warning: "look", error: "wrong" };
-const OVERALL = { ok: "Yes, everything is all right.", warning: "Almost: look at this.", error: "No, something is wrong." };
+const OVERALL = { ok: "Yes, all is well.", warning: "Almost: look at this.", error: "No, something is wrong." };
 
 const element = (id) => document.getElementById(id);
 let status = null;

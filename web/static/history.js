@@ -1,7 +1,7 @@
 /* The history: which range, when it is asked for, the three charts and their legend, the table and the summary. */
 
 import { Chart } from "./chart.js";
-import { NO_VALUE, QUANTITIES, durationText, isNumber, numberText, timeText, valueText } from "./format.js";
+import { NO_VALUE, QUANTITIES, decimalsFor, durationText, isNumber, numberText, timeText, valueText } from "./format.js";
 import { decimalsOf, lastAnswer, serverTimeMs } from "./now.js";
 import { Poller, fetchJson } from "./poller.js";
 
@@ -20,7 +20,7 @@ const DEADLINE_MS = 15_000;
 const element = (id) => document.getElementById(id);
 const chosen = () => RANGES[document.querySelector("input[name=range]:checked").value];
 
-let columns = null; // seconds since the epoch, and for each quantity mean, minimum, maximum
+let columns = null; // seconds since the epoch, and for each quantity mean, minimum, maximum, uncertainty
 let stepMs = 1000;
 let endMs = 0; // of what was asked for: the last step goes on beyond it
 let charts = [];
@@ -93,7 +93,7 @@ function takeHistory(body) {
 /* The columns with a row of nothing wherever a step is missing, so that no line is drawn across it. */
 export function withGaps(body, stepMs) {
   const result = { seconds: [] };
-  for (const { key } of QUANTITIES) result[key] = { mean: [], minimum: [], maximum: [] };
+  for (const { key } of QUANTITIES) result[key] = { mean: [], minimum: [], maximum: [], uncertainty: [] };
   let before = null;
   body.timestamp.forEach((timestamp, row) => {
     if (before !== null && timestamp - before > 1.5 * stepMs) addRow(result, before + stepMs, () => null);
@@ -106,7 +106,7 @@ export function withGaps(body, stepMs) {
 function addRow(result, timestampMs, valueOf) {
   result.seconds.push(timestampMs / 1000);
   for (const { key } of QUANTITIES) {
-    for (const name of ["mean", "minimum", "maximum"]) result[key][name].push(valueOf(key, name));
+    for (const name of ["mean", "minimum", "maximum", "uncertainty"]) result[key][name].push(valueOf(key, name));
   }
 }
 
@@ -140,17 +140,23 @@ function momentText(stepEndMs) {
 
 function legendOf(quantity, row) {
   const { mean, minimum, maximum } = columns[quantity.key];
-  const decimals = decimalsOf(quantity);
-  const text = (number) => numberText(number, decimals, quantity.signed);
+  const text = (number) => numberText(number, decimalsOf(quantity), quantity.signed);
   const name = document.createElement("span");
   name.className = "name";
   name.textContent = quantity.name;
   const value = document.createElement("strong");
-  value.textContent = valueText(mean[row], decimals, quantity.unit, quantity.signed);
+  value.textContent = meanText(quantity, row);
   const extremes = document.createElement("span");
   extremes.className = "small";
   extremes.textContent = isNumber(mean[row]) ? `${text(minimum[row])} to ${text(maximum[row])}` : "";
   return [name, value, extremes];
+}
+
+/* A mean has digits of its own: it is less sure than a sample where samples scatter. */
+function meanText(quantity, row) {
+  const { mean, uncertainty } = columns[quantity.key];
+  const decimals = decimalsFor(uncertainty[row], decimalsOf(quantity));
+  return valueText(mean[row], decimals, quantity.unit, quantity.signed);
 }
 
 function moveCursor() {
@@ -158,10 +164,7 @@ function moveCursor() {
   const row = Number(slider.value);
   charts.forEach((chart) => chart.point(row));
   showLegend(row);
-  const values = QUANTITIES.map((quantity) => {
-    const mean = columns[quantity.key].mean[row];
-    return `${quantity.name} ${valueText(mean, decimalsOf(quantity), quantity.unit)}`;
-  });
+  const values = QUANTITIES.map((quantity) => `${quantity.name} ${meanText(quantity, row)}`);
   slider.setAttribute("aria-valuetext", `${momentText(columns.seconds[row] * 1000)}: ${values.join(", ")}`);
 }
 
@@ -175,9 +178,16 @@ function summaryText(body) {
     const greatest = columns[quantity.key].maximum.filter(isNumber).reduce((a, b) => Math.max(a, b));
     return `${quantity.name}: ${text(least)} to ${valueText(greatest, decimalsOf(quantity), quantity.unit, quantity.signed)}.`;
   });
-  const missingS = Math.max(0, (body.to - body.from - stepMs * (body.timestamp.length + 1)) / 1000);
-  const missing = missingS > 0 ? ` Without values: ${durationText(missingS)}.` : "";
+  const missingS = (body.to - body.from) / 1000 - coveredS(body);
+  const isGap = missingS > (2.5 * lastAnswer().report_interval_ms) / 1000; // the open interval is none
+  const missing = isGap ? ` Without values: ${durationText(missingS)}.` : "";
   return `In the last ${chosen().words}: ${parts.join(" ")}${missing}`;
+}
+
+/* For how many seconds there are values; of one meter alone, which gives no energy, the steps that have some. */
+function coveredS(body) {
+  const seconds = (body.coverage_s ?? []).filter(isNumber).reduce((sum, each) => sum + each, 0);
+  return seconds > 0 ? seconds : (stepMs * body.timestamp.length) / 1000;
 }
 
 let tableRequest = null;
@@ -206,7 +216,10 @@ function tableRow(point, toMs) {
   const head = document.createElement("th");
   head.scope = "row";
   head.textContent = timeText(Math.min(point.timestamp, toMs), "row");
-  const means = QUANTITIES.map((quantity) => numberText(point[quantity.key]?.mean, decimalsOf(quantity), quantity.signed));
+  const means = QUANTITIES.map((quantity) => {
+    const { mean, uncertainty } = point[quantity.key] ?? {};
+    return numberText(mean, decimalsFor(uncertainty, decimalsOf(quantity)), quantity.signed);
+  });
   const energies = [point.energy_in_kwh, point.energy_out_kwh].map((energy) => numberText(energy, 3));
   const cells = [...means, ...energies].map((text) => {
     const cell = document.createElement("td");
