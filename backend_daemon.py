@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
     level = logging.getLevelName(options.log_level)
     config = options.config or Path("config.cfg")
-    if options.status or options.find_meters or options.check or options.zero:
+    if options.status or options.find_meters or options.check or options.zero or options.reset_energy:
         import tools  # here, because the daemon does without it
 
         return tools.run(options, config)

@@ -9,7 +9,14 @@ from pathlib import Path
 VERSION = "1.0.0"
 
 _LEAST_ZERO_S = 5.0
-_TOOLS = ("check_config", "status", "find_meters", "check", "zero")  # they do something else than to run the daemon
+_TOOLS = (
+    "check_config",
+    "status",
+    "find_meters",
+    "check",
+    "zero",
+    "reset_energy",
+)  # they do something else than to run the daemon
 _WITH_JSON = frozenset({"status", "find_meters", "check"})
 
 
@@ -44,6 +51,8 @@ def _add_tools(parser: argparse.ArgumentParser) -> None:
     switch("--send-test", "with --check: send what was measured to the cloud, too")
     switch("--zero", "measure what the current meter shows while the contactor is open")
     switch("--write", "with --zero: store it in the configuration file")
+    switch("--reset-energy", "set the counters of energy and charge to 0; the daemon must be stopped")
+    switch("--yes", "with --reset-energy: do not ask")
     switch("--json", "with --status, --find-meters, --check: as JSON, for programs")
 
 
@@ -74,6 +83,8 @@ def _check_together(parser: argparse.ArgumentParser, options: argparse.Namespace
         parser.error(f"--zero needs at least {_LEAST_ZERO_S:g} seconds")
     if options.write and not options.zero:
         parser.error("--write goes with --zero")
+    if options.yes and not options.reset_energy:
+        parser.error("--yes goes with --reset-energy")
     if len(tools) > 1:
         parser.error(f"one at a time: {_spelled(tools)}")
     if options.json and _WITH_JSON.isdisjoint(tools):

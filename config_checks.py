@@ -18,6 +18,8 @@ from config_file import ConfigFile
 from config_keys import CURRENT_RANGES, VOLTAGE_RANGES, CurrentSource, Rate
 from config_values import RangeChoice
 
+_ALWAYS_TYPES = ("voltage_type", "current_type", "power_type")
+_COUNTER_TYPES = ("energy_in_type", "energy_out_type", "charge_in_type", "charge_out_type", "energy_type")
 _OVER_RANGE = 1.1  # a range of the meter ends at 1.1 times its name
 _STALE_AFTER_AT_LEAST_MS = 1_000  # a meter shows a new value three times a second
 
@@ -33,9 +35,7 @@ def check_together(file: ConfigFile) -> None:
     if (value["report_interval"] or math.inf) < (value["sample_interval"] or 0):
         message = f"must not be shorter than sample_interval, {value['sample_interval']}"
         file.refuse("report_interval", message, value=str(value["report_interval"]))
-    types = [value[f"{quantity}_type"] for quantity in ("voltage", "current", "power")]
-    if None not in types and len(set(types)) < len(types):
-        file.refuse("voltage_type", f"must differ from current_type and power_type, and these from each other: {types}")
+    _check_types(file)
     if 0 < (value["xdm_stale_after"] or 0) < _STALE_AFTER_AT_LEAST_MS:
         message = f"must be 0 (never) or at least {_STALE_AFTER_AT_LEAST_MS} milliseconds"
         file.refuse("xdm_stale_after", message, value=str(value["xdm_stale_after"]))
@@ -43,6 +43,22 @@ def check_together(file: ConfigFile) -> None:
     _check_limits(file)
     _check_web(file)
     _warn_of_values(file)
+
+
+def _check_types(file: ConfigFile) -> None:
+    """Report sensor types that are not all different: the cloud could not tell apart what comes under them."""
+    value = file.values
+    types = [value[name] for name in _ALWAYS_TYPES]
+    if None not in types and len(set(types)) < len(types):
+        file.refuse("voltage_type", f"must differ from current_type and power_type, and these from each other: {types}")
+    taken = {value[name]: name for name in _ALWAYS_TYPES}
+    for name in _COUNTER_TYPES:
+        kind = value[name]
+        if kind is not None and kind in taken:
+            file.refuse(
+                name, f"must differ from {taken[kind]}: each sensor type stands for one quantity", value=str(kind)
+            )
+        taken.setdefault(kind, name)
 
 
 def _check_current_meter(file: ConfigFile) -> None:

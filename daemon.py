@@ -19,6 +19,7 @@ from averaging_buffer import GRACE_S, AveragingBuffer
 from clock import Clock
 from measurements import Datum
 from outbox import Limits, Outbox
+from quantities import counters_of
 from recorder import Recorder
 from report_lines import status_line, summary_text
 from serial_port_read_writer import SerialPortReadWriter
@@ -198,7 +199,14 @@ class Daemon:
             api.current_type: Label("Battery current", "A"),
             api.power_type: Label("Battery power", "kW"),
         }
-        return RedisCache(self.settings.redis, labels, self._clock)
+        counters = {
+            "energy_in_kwh": api.energy_in_type,
+            "energy_out_kwh": api.energy_out_type,
+            "charge_in_ah": api.charge_in_type,
+            "charge_out_ah": api.charge_out_type,
+            "coverage_percent": None,
+        }
+        return RedisCache(self.settings.redis, labels, self._clock, counters)
 
     def _new_uploader(self) -> AretasUploader:
         api = self.settings.api
@@ -254,8 +262,11 @@ class Daemon:
         return WebServer(self.settings.web, facts, self._clock)
 
     def _publish(self, readings: Sequence[Datum]) -> None:
+        """Have Redis get an interval: its readings, and the counters unless a kill could make them fall again."""
         if (redis_cache := self.redis_cache) is not None:
-            redis_cache.publish(readings)
+            summary, totals = self.reporter.last_summary, self.outbox.totals
+            counters = {} if summary is None or self.outbox.trouble is not None else counters_of(summary, totals)
+            redis_cache.publish(readings, counters)
 
     def _deliverers(self) -> list[Worker]:
         return [self.uploader] if self.redis_cache is None else [self.uploader, self.redis_cache]
@@ -288,8 +299,7 @@ def _limits(settings: Settings) -> Limits:
 
 def _caching(settings: Settings) -> tuple[object, ...]:
     """Return the settings that the Redis cache is made of."""
-    api = settings.api
-    return settings.redis, api.voltage_type, api.current_type, api.power_type
+    return settings.redis, settings.api.device(0).types
 
 
 def _uploading(settings: Settings) -> tuple[object, ...]:

@@ -29,7 +29,7 @@ Names carry their units: ``_v``, ``_a``, ``_kw``, ``_kwh``, ``_ah``, ``_mono_s``
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 VOLTAGE, CURRENT = "voltage meter", "current meter"
 """The two meters, as the operator knows them."""
@@ -162,17 +162,25 @@ class IntervalSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """As what the readings are reported: the device's MAC and the sensor types of voltage, current and power."""
+    """As what the readings are reported: the device's MAC and the sensor types of what is reported.
+
+    ``energy_type`` is that of the net energy. A counter without a type is not reported.
+    """
 
     mac: int
     voltage_type: int
     current_type: int
     power_type: int
+    energy_in_type: int | None = None
+    energy_out_type: int | None = None
+    charge_in_type: int | None = None
+    charge_out_type: int | None = None
+    energy_type: int | None = None
 
     @property
-    def types(self) -> tuple[int, int, int]:
-        """The sensor types in the order V, A, kW."""
-        return (self.voltage_type, self.current_type, self.power_type)
+    def types(self) -> tuple[int | None, ...]:
+        """The sensor types of V, A, kW, energy in and out, charge in and out, net energy."""
+        return tuple(getattr(self, each.name) for each in fields(self) if each.name != "mac")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,6 +29,7 @@ from clock import Clock
 from energy_book import Book, EnergyTotals
 from ledger import Audit, Ledger, Tally
 from measurements import Datum, Device, Energy, Interval, IntervalSummary, LastPoints, PowerSample
+from quantities import ALL_BITS, COUNTER_BITS, mask_of
 from room import Room
 from store import Store, StoreCorrupt, StoreError, StoreTooNew
 from tables import Held, LeftOpen, Lent, Record
@@ -369,15 +370,12 @@ class Outbox:
     def _count_energy(
         self, summary: IntervalSummary, ended: Interval, boot_id: str, clock_trusted: bool, *, earlier: bool
     ) -> Energy | None:
-        """Count the energy of an interval; return what the counters of its row are.
-
-        None if anybody might be told of them before they are on the disk: a kill would make them fall.
-        """
+        """Count the energy of an interval; return what the counters of its row are, ``None`` if that is not known."""
         if earlier:
             self._enter(self._book.after_an_earlier(summary, ended))
             return None
         self._enter(self._book.after(summary, ended, boot_id, clock_trusted=clock_trusted))
-        return self._book.totals.energy if self._loaded and self._disk.trouble_text is None else None
+        return self._book.totals.energy if self._loaded else None
 
     def _enter(self, book: Book) -> None:
         self._book = book
@@ -388,14 +386,15 @@ class Outbox:
     ) -> Record:
         end_utc_ms = self._timestamps.take(ended.end_utc_ms) if clock_trusted else None
         self._next_number += 1
+        device = self._device  # once: a reload may change it meanwhile
         return Record(
             number=self._next_number - 1,
-            waiting=tables.mask_of(summary),
+            waiting=mask_of(device, summary, totals),
             end_utc_ms=end_utc_ms,
             planned_end_utc_ms=ended.end_utc_ms,
             boot_id=boot_id,
             end_mono_s=ended.end_mono_s,
-            device=self._device,
+            device=device,
             summary=summary,
             totals=totals,
         )
@@ -437,7 +436,10 @@ class Outbox:
     # -- lending and settling ----------------------------------------------------------------------------------------
 
     def _lent(self, count: int, avoid: Collection[int], *, newest: bool) -> list[Lent]:
-        """Return readings of whole intervals: of the newest, or of the oldest until there are ``count``."""
+        """Return readings of whole intervals: of the newest, or of the oldest until there are ``count``.
+
+        Counters are lent once they are in the database: after a kill they would be less than what was sent.
+        """
         if not self._disk.usable:
             self._disk.write()
         if self._disk.usable:
@@ -448,7 +450,7 @@ class Outbox:
             if len(lent) >= count:
                 break
             if record.device.mac not in avoid and (not lent or record.device.mac == lent[0].datum.mac):
-                lent += record.lent()
+                lent += [each for each in record.lent() if each.bit not in COUNTER_BITS]
         return lent
 
     def _still_waiting(self, lent: Sequence[Lent]) -> list[Lent]:
@@ -462,7 +464,7 @@ class Outbox:
         bits = self._disk.read(lambda cursor: tables.waiting_bits(cursor, number))
         if number < self._first_number:
             return 0  # counted as dropped when its file was moved aside
-        return (tables.ALL_BITS if bits is None else bits) & ~self._pending.settled.get(number, 0)
+        return (ALL_BITS if bits is None else bits) & ~self._pending.settled.get(number, 0)
 
     def _take_out(self, lent: Iterable[Lent], what: str) -> None:
         pending = self._pending

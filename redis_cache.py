@@ -1,8 +1,9 @@
-"""The latest readings in a local Redis: a hash named by the MAC, one field per sensor type.
+"""The latest readings in a local Redis: a hash named by the MAC, one field per sensor type, and one per counter.
 
 Its own thread, so that neither the reporter nor the cloud ever waits for Redis. Guarantees: only the latest interval is
 kept and written, all its fields in one round trip; trouble is logged once and retried for ever. The value of a field is
-a JSON object: ``{"mac", "type", "timestamp", "data", "label", "unit"}``.
+a JSON object: ``{"mac", "type", "timestamp", "data", "label", "unit"}``. A counter has a field of its name, whatever
+its sensor type, which may be ``null``.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import redis
@@ -37,17 +38,44 @@ class Label(NamedTuple):
     unit: str
 
 
-class RedisCache(Worker):
-    """Writes the latest readings to Redis. ``labels`` names each sensor type."""
+COUNTERS: Mapping[str, Label] = {
+    "energy_in_kwh": Label("Energy into the battery", "kWh"),
+    "energy_out_kwh": Label("Energy out of the battery", "kWh"),
+    "charge_in_ah": Label("Charge into the battery", "Ah"),
+    "charge_out_ah": Label("Charge out of the battery", "Ah"),
+    "coverage_percent": Label("Time that the counters know of", "%"),
+}
+"""The fields that counters may have."""
 
-    def __init__(self, settings: RedisSettings, labels: Mapping[int, Label], clock: Clock) -> None:
+
+class _Latest(NamedTuple):
+    """What to write: the name of the hash, and the text of each field."""
+
+    name: str
+    fields: dict[str, str]
+
+
+class RedisCache(Worker):
+    """Writes the latest readings to Redis. ``labels`` names each sensor type.
+
+    ``counters`` has those of ``COUNTERS`` that there are, each with its sensor type, if it has one.
+    """
+
+    def __init__(
+        self,
+        settings: RedisSettings,
+        labels: Mapping[int, Label],
+        clock: Clock,
+        counters: Mapping[str, int | None] | None = None,
+    ) -> None:
         super().__init__("redis", clock)
         self._ttl_s = settings.ttl_s
         self._labels = labels
+        self._counters = counters or {}
         self._state = StateLog(logger, f"Redis {settings.host}:{settings.port}", clock)
         self._changed = threading.Condition()
-        self._latest: Sequence[Datum] | None = None
-        self._written_mono_s: dict[int, float] = {}
+        self._latest: _Latest | None = None
+        self._written_mono_s: dict[str, float] = {}
         self._client = _client(settings)
 
     @property
@@ -55,16 +83,25 @@ class RedisCache(Worker):
         """What is wrong with the server, ``None`` if it is well."""
         return self._state.line
 
-    def publish(self, readings: Sequence[Datum]) -> None:
-        """Have these readings written. Never blocks; readings not yet written are replaced.
+    def publish(self, readings: Sequence[Datum], counters: Mapping[str, float] | None = None) -> None:
+        """Have the readings of an interval written, and the counters at its end. Never blocks.
 
-        Those of other sensor types, which a reload has just changed, are left out.
+        What is not yet written is replaced. Readings of sensor types without a label are left out: those of the
+        counters, and others that a reload has just changed.
         """
-        readings = [datum for datum in readings if datum.type in self._labels]
-        if not readings:
+        if not any(datum.type in self._labels for datum in readings):
             return
+        mac, utc_ms = readings[0].mac, readings[0].timestamp_utc_ms
+        fields = {
+            str(each.type): _as_json(mac, each.type, utc_ms, each.data, self._labels[each.type])
+            for each in readings
+            if each.type in self._labels
+        }
+        for name, value in (counters or {}).items():
+            if name in self._counters:
+                fields[name] = _as_json(mac, self._counters[name], utc_ms, value, COUNTERS[name])
         with self._changed:
-            self._latest = readings
+            self._latest = _Latest(str(mac), fields)
             self._changed.notify_all()
 
     def step(self) -> None:
@@ -86,53 +123,51 @@ class RedisCache(Worker):
 
     def _write_latest(self) -> None:
         with self._changed:
-            readings = self._latest
-        if readings is None:
+            latest = self._latest
+        if latest is None:
             return
         try:
-            self._write(readings)
+            self._write(latest)
         except (redis.RedisError, OSError, ValueError) as exc:  # ValueError: a host name of an impossible form
             self._state.failed(type(exc).__name__, f"{exc}; the values there are old, everything else goes on")
             self.pause(_RETRY_AFTER_S)
             return
         self._state.well("takes the latest values again")
         with self._changed:
-            if self._latest is readings:
+            if self._latest is latest:
                 self._latest = None
 
-    def _write(self, readings: Sequence[Datum]) -> None:
-        name = str(readings[0].mac)
+    def _write(self, latest: _Latest) -> None:
         with self._client.pipeline(transaction=True) as pipeline:
-            pipeline.hset(name, mapping={str(datum.type): self._as_json(datum) for datum in readings})
+            pipeline.hset(latest.name, mapping=latest.fields)
             if self._ttl_s:
-                if stale := self._stale_fields(readings):
-                    pipeline.hdel(name, *stale)
-                pipeline.expire(name, self._ttl_s)
+                if stale := self._stale_fields(latest.fields):
+                    pipeline.hdel(latest.name, *stale)
+                pipeline.expire(latest.name, self._ttl_s)
             pipeline.execute()
-        self._written_mono_s.update({datum.type: self.clock.mono_s() for datum in readings})
+        self._written_mono_s.update(dict.fromkeys(latest.fields, self.clock.mono_s()))
 
-    def _stale_fields(self, readings: Sequence[Datum]) -> list[str]:
+    def _stale_fields(self, fresh: Collection[str]) -> list[str]:
         """Return the fields to delete: the hash as a whole never expires while one of its meters works."""
-        fresh = {datum.type for datum in readings}
         oldest_mono_s = self.clock.mono_s() - self._ttl_s
         return [
-            str(sensor_type)
-            for sensor_type in self._labels
-            if sensor_type not in fresh and self._written_mono_s.get(sensor_type, oldest_mono_s) <= oldest_mono_s
+            field
+            for field in (*map(str, self._labels), *self._counters)
+            if field not in fresh and self._written_mono_s.get(field, oldest_mono_s) <= oldest_mono_s
         ]
 
-    def _as_json(self, datum: Datum) -> str:
-        label, unit = self._labels[datum.type]
-        return json.dumps(
-            {
-                "mac": datum.mac,
-                "type": datum.type,
-                "timestamp": datum.timestamp_utc_ms,
-                "data": datum.data,
-                "label": label,
-                "unit": unit,
-            }
-        )
+
+def _as_json(mac: int, sensor_type: int | None, utc_ms: int, value: float, label: Label) -> str:
+    return json.dumps(
+        {
+            "mac": mac,
+            "type": sensor_type,
+            "timestamp": utc_ms,
+            "data": value,
+            "label": label.label,
+            "unit": label.unit,
+        }
+    )
 
 
 def trouble_with(settings: RedisSettings) -> str | None:

@@ -26,7 +26,7 @@ from measurements import Device
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiSettings:
-    """The Aretas account, how often it is reported to, and under which sensor types.
+    """The Aretas account, how often it is reported to, and under which sensor types; ``None``: not reported.
 
     ``password`` is empty where it need not be known, and only the service manager knows it.
     """
@@ -38,13 +38,26 @@ class ApiSettings:
     voltage_type: int = 532
     current_type: int = 531
     power_type: int = 533
+    energy_in_type: int | None = None
+    energy_out_type: int | None = None
+    charge_in_type: int | None = None
+    charge_out_type: int | None = None
+    energy_type: int | None = None
     upload_batch: int = 500
     upload_pause_s: float = 0.25
 
     def device(self, mac: int) -> Device:
         """Return as what readings are reported."""
         return Device(
-            mac=mac, voltage_type=self.voltage_type, current_type=self.current_type, power_type=self.power_type
+            mac=mac,
+            voltage_type=self.voltage_type,
+            current_type=self.current_type,
+            power_type=self.power_type,
+            energy_in_type=self.energy_in_type,
+            energy_out_type=self.energy_out_type,
+            charge_in_type=self.charge_in_type,
+            charge_out_type=self.charge_out_type,
+            energy_type=self.energy_type,
         )
 
 
@@ -224,6 +237,11 @@ def _settings(value: Mapping[str, Any], folder: Path, warnings: Iterable[str], p
             voltage_type=value["voltage_type"],
             current_type=value["current_type"],
             power_type=value["power_type"],
+            energy_in_type=value["energy_in_type"],
+            energy_out_type=value["energy_out_type"],
+            charge_in_type=value["charge_in_type"],
+            charge_out_type=value["charge_out_type"],
+            energy_type=value["energy_type"],
             upload_batch=value["upload_batch"],
             upload_pause_s=value["upload_pause_ms"] / 1000,
         ),

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import tables
 from database_reading import DatabaseUnreadable, read_database, size_bytes
+from energy_status import EnergyStatus, json_members, read_energy
 
 _ANSWER_WITHIN_S = 1.8
 _OVERDUE_AFTER_S = 10.0
@@ -65,11 +66,17 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Last:
-    """The newest interval with a value. ``time_known`` is false while its timestamp is the clock's, unconfirmed."""
+    """The newest interval with a value, and +/- (docs/accuracy.md).
+
+    ``time_known`` is false while its timestamp is the clock's, unconfirmed.
+    """
 
     voltage_v: float | None
+    voltage_uncertainty_v: float | None
     current_a: float | None
+    current_uncertainty_a: float | None
     power_kw: float | None
+    power_uncertainty_kw: float | None
     timestamp: int
     age_s: float
     time_known: bool
@@ -121,6 +128,7 @@ class Status:
     rejected: tuple[Rejected, ...]
     rejected_total: int | None
     last: Last | None
+    energy: EnergyStatus | None
     oldest_waiting_s: float | None
     readings_held: int | None
     last_delivery: Event | None
@@ -167,6 +175,7 @@ class _Reading:
             rejected=rejected or (),
             rejected_total=self._known("rejected_total", self._rejected_total),
             last=self._known("last", self._last),
+            energy=self._known("energy", lambda: read_energy(self._cursor)),
             oldest_waiting_s=self._known("oldest_waiting_s", self._oldest_waiting_s),
             readings_held=self._known("readings_held", self._readings_held),
             last_delivery=last_delivery,
@@ -223,20 +232,22 @@ class _Reading:
         return 0 if newest is None else int(newest - oldest + 1)
 
     def _last(self) -> Last | None:
-        rows = self._rows(
-            "SELECT voltage, current, power, coalesce(end_utc_ms, planned_end_utc_ms), end_utc_ms IS NOT NULL "
-            "FROM interval ORDER BY id DESC LIMIT 1"
-        )
+        rows = self._rows("SELECT * FROM interval ORDER BY id DESC LIMIT 1")  # an older one has fewer columns
         if not rows:
             return None
-        voltage, current, power, end_utc_ms, time_known = rows[0]
+        row = dict(zip((column[0] for column in self._cursor.description), rows[0], strict=True))
+        time_known = row["end_utc_ms"] is not None
+        end_utc_ms = row["end_utc_ms" if time_known else "planned_end_utc_ms"]
         return Last(
-            voltage_v=_number(voltage),
-            current_a=_number(current),
-            power_kw=_number(power),
+            voltage_v=_number(row["voltage"]),
+            voltage_uncertainty_v=_number(row.get("voltage_uncertainty")),
+            current_a=_number(row["current"]),
+            current_uncertainty_a=_number(row.get("current_uncertainty")),
+            power_kw=_number(row["power"]),
+            power_uncertainty_kw=_number(row.get("power_uncertainty")),
             timestamp=int(end_utc_ms),
             age_s=self._age_s(end_utc_ms),
-            time_known=bool(time_known),
+            time_known=time_known,
         )
 
     def _oldest_waiting_s(self) -> float | None:
@@ -331,5 +342,7 @@ def _text(value: object) -> str | None:
 
 
 def as_json(status: Status) -> str:
-    """Return the status as one JSON object, in ASCII."""
-    return json.dumps(asdict(status), indent=2)
+    """Return the status as one JSON object, in ASCII. The counters stand in it by their names."""
+    members = asdict(status)
+    del members["energy"]
+    return json.dumps({**members, **json_members(status.energy)}, indent=2)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
+from energy_status import EnergyStatus, energy_lines
 from state_log import duration_text
 from status import Last, Ledger, MeterState, Status
 
@@ -40,6 +41,10 @@ def as_text(status: Status) -> str:
     lines = ["All is well." if not problems else "What is wrong:", *(f"  - {each}" for each in problems)]
     for heading, part in (
         ("Last values", _last_lines(status.last)),
+        (
+            _energy_heading(status.energy),
+            ["nothing counted yet"] if status.energy is None else energy_lines(status.energy),
+        ),
         ("Meters, when the last interval ended", _meter_lines(status.meters)),
         ("Cloud", _cloud_lines(status)),
         ("Set aside, the newest first, and why", _rejected_lines(status)),
@@ -83,16 +88,23 @@ def _last_lines(last: Last | None) -> list[str]:
     if last is None:
         return ["none yet"]
     quantities = (
-        ("Voltage", last.voltage_v, 4, "V"),
-        ("Current", last.current_a, 4, "A"),
-        ("Power", last.power_kw, 5, "kW"),
+        ("Voltage", last.voltage_v, last.voltage_uncertainty_v, 4, "V"),
+        ("Current", last.current_a, last.current_uncertainty_a, 4, "A"),
+        ("Power", last.power_kw, last.power_uncertainty_kw, 5, "kW"),
     )
     values = [
         f"{name:<7}  {'no value' if value is None else f'{value:.{digits}f} {unit}'}"
-        for name, value, digits, unit in quantities
+        + ("" if value is None or uncertainty is None else f" +/- {uncertainty:.{digits}f}")
+        for name, value, uncertainty, digits, unit in quantities
     ]
     uncertain = "" if last.time_known else "; the time is not certain yet"
     return [*values, f"Average until {_ago(last.age_s)} ({_time(last.timestamp)}{uncertain})"]
+
+
+def _energy_heading(energy: EnergyStatus | None) -> str:
+    return (
+        "Energy" if energy is None or energy.counting_since is None else f"Energy since {_time(energy.counting_since)}"
+    )
 
 
 def _meter_lines(meters: Mapping[str, MeterState] | None) -> list[str]:

@@ -12,15 +12,18 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import astuple, dataclass, field
 
 from measurements import Datum, Device, Energy, Interval, IntervalSummary, LastPoints, PowerSample, Statistic
+from quantities import BITS, QUANTITIES, values_of
 from store import DamagedRow
 
-_BITS = (1, 2, 4)  # of V, A, kW in ``interval.waiting``
-ALL_BITS = sum(_BITS)
+_VALUES_AND_TYPES = ", ".join(f"{each.value_sql}, {each.type_column}" for each in QUANTITIES)
+_TYPE_COLUMNS = ", ".join(each.type_column for each in QUANTITIES)
+_IS_DEVICE = " AND ".join(["mac = ?", *(f"{each.type_column} IS ?" for each in QUANTITIES)])
+_WAITING_COUNT = " + ".join(f"(waiting >> {place} & 1)" for place in range(len(BITS)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lent:
-    """A reading on loan to the uploader, and what to settle it by: its interval and its bit (1 V, 2 A, 4 kW)."""
+    """A reading on loan to the uploader, and what to settle it by: its interval and its bit."""
 
     interval: int
     bit: int
@@ -32,7 +35,7 @@ class Record:
     """One interval as it stands in the database: its number, what of it still waits, its end, its averages.
 
     ``end_utc_ms`` is ``None`` while it is held back, because nobody knows whether ``planned_end_utc_ms`` is right.
-    ``totals``: the counters at its end; ``None`` where they are not known, or not safe in the database.
+    ``totals``: the counters at its end, ``None`` where they are not known.
     """
 
     number: int
@@ -55,15 +58,14 @@ class Record:
         return [each.datum for each in self._readings(timestamp)]
 
     def _readings(self, timestamp_utc_ms: int) -> list[Lent]:
-        means = (self.summary.voltage_v, self.summary.current_a, self.summary.power_kw)
         return [
             Lent(
                 interval=self.number,
                 bit=bit,
-                datum=Datum(mac=self.device.mac, type=kind, data=each.mean, timestamp_utc_ms=timestamp_utc_ms),
+                datum=Datum(mac=self.device.mac, type=kind, data=value, timestamp_utc_ms=timestamp_utc_ms),
             )
-            for bit, each, kind in zip(_BITS, means, self.device.types, strict=True)
-            if self.waiting & bit and each is not None
+            for bit, value, kind in zip(BITS, values_of(self.summary, self.totals), self.device.types, strict=True)
+            if self.waiting & bit and value is not None and kind is not None
         ]
 
 
@@ -92,18 +94,13 @@ class LeftOpen:
     last: LastPoints = field(default_factory=LastPoints)
 
 
-def mask_of(summary: IntervalSummary) -> int:
-    """Return the bits of the quantities that have a value."""
-    values = (summary.voltage_v, summary.current_a, summary.power_kw)
-    return sum(bit for bit, statistic in zip(_BITS, values, strict=True) if statistic is not None)
-
-
 def add_device(cursor: sqlite3.Cursor, device: Device) -> None:
     """Make sure that there is a row for this device."""
+    marks = ", ".join("?" * (1 + len(QUANTITIES)))
     cursor.execute(
-        "INSERT INTO device (mac, voltage_type, current_type, power_type) SELECT ?1, ?2, ?3, ?4 WHERE NOT EXISTS "
-        "(SELECT 1 FROM device WHERE mac = ?1 AND voltage_type = ?2 AND current_type = ?3 AND power_type = ?4)",
-        [device.mac, *device.types],
+        f"INSERT INTO device (mac, {_TYPE_COLUMNS}) SELECT {marks} "
+        f"WHERE NOT EXISTS (SELECT 1 FROM device WHERE {_IS_DEVICE})",
+        [device.mac, *device.types] * 2,
     )
 
 
@@ -116,8 +113,7 @@ def count_waiting(cursor: sqlite3.Cursor) -> int:
     """Return how many readings wait."""
     return int(
         cursor.execute(
-            "SELECT coalesce(sum((waiting & 1) + (waiting >> 1 & 1) + (waiting >> 2 & 1)), 0) "
-            "FROM interval INDEXED BY interval_waiting WHERE waiting != 0"
+            f"SELECT coalesce(sum({_WAITING_COUNT}), 0) FROM interval INDEXED BY interval_waiting WHERE waiting != 0"
         ).fetchone()[0]
     )
 
@@ -154,8 +150,7 @@ def insert_interval(cursor: sqlite3.Cursor, record: Record) -> None:
         "total_energy_in, total_energy_out, total_charge_in, total_charge_out, "
         "voltage_uncertainty, current_uncertainty, power_uncertainty, "
         "energy_uncertainty, energy_scatter, charge_uncertainty, charge_scatter) "
-        f"SELECT ?, id{', ?' * 34} FROM device "
-        "WHERE mac = ? AND voltage_type = ? AND current_type = ? AND power_type = ?",
+        f"SELECT ?, id{', ?' * 34} FROM device WHERE {_IS_DEVICE}",
         [
             record.number,
             record.waiting,
@@ -201,8 +196,7 @@ def _first_sendable(cursor: sqlite3.Cursor, device: int, *, newest: bool) -> int
 
 def _sendable_from(cursor: sqlite3.Cursor, device: int, start: int, limit: int) -> list[Lent]:
     rows = cursor.execute(
-        "SELECT interval.id, waiting, end_utc_ms, mac, "
-        "voltage, voltage_type, current, current_type, power, power_type "
+        f"SELECT interval.id, waiting, end_utc_ms, mac, {_VALUES_AND_TYPES} "
         "FROM interval INDEXED BY interval_waiting JOIN device ON device.id = interval.device "
         "WHERE waiting != 0 AND interval.device = ? AND interval.id >= ? AND end_utc_ms IS NOT NULL "
         "ORDER BY interval.id LIMIT ?",
@@ -211,9 +205,11 @@ def _sendable_from(cursor: sqlite3.Cursor, device: int, start: int, limit: int) 
     for number, waiting, end_utc_ms, _mac, *pairs in rows:
         if not (isinstance(waiting, int) and isinstance(end_utc_ms, int)):
             raise DamagedRow(f"interval {number} has no time, or nobody can tell what of it waits")
-        values = [value for bit, value in zip(_BITS, pairs[::2], strict=True) if waiting & bit]
-        if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in values):
+        waits = [pair for bit, *pair in zip(BITS, pairs[::2], pairs[1::2], strict=True) if waiting & bit]
+        if not all(isinstance(value, (int, float)) and math.isfinite(value) for value, _ in waits):
             raise DamagedRow(f"interval {number} has a reading that is no number")
+        if not all(isinstance(kind, int) for _, kind in waits):
+            raise DamagedRow(f"interval {number} has a reading without a sensor type")
     return [
         Lent(
             interval=number,
@@ -221,7 +217,7 @@ def _sendable_from(cursor: sqlite3.Cursor, device: int, start: int, limit: int) 
             datum=Datum(mac=mac, type=kind, data=data, timestamp_utc_ms=end_utc_ms),
         )
         for number, waiting, end_utc_ms, mac, *pairs in rows
-        for bit, data, kind in zip(_BITS, pairs[::2], pairs[1::2], strict=True)
+        for bit, data, kind in zip(BITS, pairs[::2], pairs[1::2], strict=True)
         if waiting & bit
     ]
 
@@ -304,7 +300,7 @@ def stamp(cursor: sqlite3.Cursor, ends_utc_ms: Mapping[int, int]) -> None:
 def planned_readings(cursor: sqlite3.Cursor, number: int) -> list[Datum]:
     """Return the readings of an interval that is held back, with the timestamp that was planned for them."""
     row = cursor.execute(
-        "SELECT mac, planned_end_utc_ms, waiting, voltage, voltage_type, current, current_type, power, power_type "
+        f"SELECT mac, planned_end_utc_ms, waiting, {_VALUES_AND_TYPES} "
         "FROM interval JOIN device ON device.id = interval.device WHERE interval.id = ?",
         [number],
     ).fetchone()
@@ -313,7 +309,7 @@ def planned_readings(cursor: sqlite3.Cursor, number: int) -> list[Datum]:
     mac, utc_ms, waiting, *pairs = row
     return [
         Datum(mac=mac, type=kind, data=data, timestamp_utc_ms=utc_ms)
-        for bit, data, kind in zip(_BITS, pairs[::2], pairs[1::2], strict=True)
+        for bit, data, kind in zip(BITS, pairs[::2], pairs[1::2], strict=True)
         if waiting & bit
     ]
 

@@ -1,4 +1,4 @@
-"""What the program can do beside running as the daemon: ``--status``, ``--find-meters``, ``--check``, ``--zero``.
+"""What the program can do beside running as the daemon: ``--status``, ``--find-meters``, ``--check``, ``--zero``, ...
 
 Runs in the main thread of a process of its own. Prints on stdout what was asked for, on stderr why there is nothing.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from clock import Clock
-from exit_codes import EXIT_CHECK_FAILED, EXIT_CLEAN, EXIT_CONFIGURATION
+from exit_codes import EXIT_CHECK_FAILED, EXIT_CLEAN, EXIT_CONFIGURATION, EXIT_USAGE
 from store import NAME as DATABASE_NAME
 
 
@@ -26,6 +26,8 @@ def run(options: argparse.Namespace, config: Path) -> int:
             return _find_meters(config, options.json)
         if options.zero:
             return _zero(config, options.seconds, options.write)
+        if options.reset_energy:
+            return _reset_energy(config.absolute().parent, ask=not options.yes)
         return _check(config, options.json, options.send_test)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
@@ -83,6 +85,37 @@ def _zero(config: Path, seconds: float | None, write: bool) -> int:
         print(_shown(str(exc), sys.stderr), file=sys.stderr)
         return EXIT_CHECK_FAILED
     return EXIT_CLEAN
+
+
+def _reset_energy(folder: Path, *, ask: bool) -> int:
+    """Set the counters of energy and charge to 0, after the operator's word. Blocks for that, and for the disk."""
+    if ask and not (sys.stdin is not None and sys.stdin.isatty()):
+        print(
+            "There is no terminal to ask whether it is meant: say so with --yes. Nothing was changed", file=sys.stderr
+        )
+        return EXIT_USAGE
+    from log_setup import set_up_logging
+    from reset_energy import ResetRefused, reset_energy
+
+    def confirm() -> bool:
+        return not ask or _answer("Set all of them to 0? That cannot be undone. Type yes to do it: ") == "yes"
+
+    set_up_logging(folder, level=logging.INFO, secrets=(), console=None)
+    try:
+        reset_energy(folder, Clock(), _show, confirm)
+    except ResetRefused as exc:
+        print(_shown(str(exc), sys.stderr), file=sys.stderr)
+        return EXIT_CHECK_FAILED
+    finally:
+        logging.shutdown()
+    return EXIT_CLEAN
+
+
+def _answer(question: str) -> str:
+    try:
+        return input(question).strip().lower()
+    except EOFError:
+        return ""
 
 
 def _show(text: str) -> None:

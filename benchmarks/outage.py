@@ -235,7 +235,7 @@ def changed(received: Sequence[Received]) -> int:
     count = 0
     for each in received:
         summary = summary_of(round((each.datum.timestamp_utc_ms - begin_utc_ms) / 1000 / _REPORT_S))
-        statistic = dict(zip(_DEVICE.types, (summary.voltage_v, summary.current_a, summary.power_kw), strict=True))
+        statistic = dict(zip(_DEVICE.types[:3], (summary.voltage_v, summary.current_a, summary.power_kw), strict=True))
         made = statistic[each.datum.type]
         count += made is None or made.mean != each.datum.data
     return count

@@ -165,7 +165,7 @@ class Stand:
         self._stack.close()
 
     def start(self, *, sample_ms: int, report_ms: int, redis: bool = False, web_port: int | None = None) -> None:
-        """Start the daemon, with a page if that has a port, and with ``redis`` a Redis server before it. Never blocks."""
+        """Start the daemon, with a page if it has a port, and with ``redis`` a Redis server before. Returns at once."""
         config = _CONFIG.format(
             mac=MAC,
             url=self.cloud.url,

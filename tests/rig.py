@@ -162,11 +162,11 @@ class Rig:
     # -- what arrived ------------------------------------------------------------------------------------------------
 
     def arrived(self) -> dict[int, dict[str, float]]:
-        """Return what the cloud has: timestamp in ms -> {"V": ..., "A": ..., "kW": ...}."""
+        """Return what the cloud has: timestamp in ms -> {"V": ..., "A": ..., "kW": ..., "other sensor type": ...}."""
         intervals: dict[int, dict[str, float]] = {}
         for received in self.cloud.received:
             datum = received.datum
-            intervals.setdefault(datum.timestamp_utc_ms, {})[TYPES[datum.type]] = datum.data
+            intervals.setdefault(datum.timestamp_utc_ms, {})[TYPES.get(datum.type, str(datum.type))] = datum.data
         return intervals
 
     def wait_for_intervals(

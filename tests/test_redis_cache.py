@@ -13,13 +13,21 @@ import pytest
 
 from clock import Clock
 from measurements import Datum
-from redis_cache import Label, RedisCache
+from redis_cache import COUNTERS, Label, RedisCache
 from settings import RedisSettings
 from tests.clocks import ManualClock
 from tests.redis_server import RedisServer
 from tests.rig import wait_for
 
 LABELS = {532: Label("Battery voltage", "V"), 531: Label("Battery current", "A"), 533: Label("Battery power", "kW")}
+
+VALUES = {
+    "energy_in_kwh": 1.5,
+    "energy_out_kwh": 0.25,
+    "charge_in_ah": 30.0,
+    "charge_out_ah": 5.0,
+    "coverage_percent": 99.5,
+}
 
 
 def settings(server: RedisServer, **changes: object) -> RedisSettings:
@@ -67,6 +75,64 @@ def test_a_hash_named_by_the_mac_with_one_json_field_per_type(tmp_path: Path) ->
         "unit": "A",
     }
     assert (fields["532"]["unit"], fields["533"]["unit"]) == ("V", "kW")
+
+
+def test_a_counter_has_a_field_of_its_name_whether_it_has_a_sensor_type_or_not(tmp_path: Path) -> None:
+    clock = ManualClock()
+    with RedisServer(tmp_path) as server:
+        cache = RedisCache(settings(server), LABELS, clock, {**dict.fromkeys(COUNTERS), "energy_in_kwh": 700})
+        cache.publish([*interval(5, 532), *interval(5, 700)], VALUES)
+        cache.step()
+        fields = {name: json.loads(text) for name, text in server.hash("77").items()}
+        cache.finish()
+    assert fields.keys() == {"532", *VALUES}
+    assert fields["energy_in_kwh"] == {
+        "mac": 77,
+        "type": 700,
+        "timestamp": 5,
+        "data": 1.5,
+        "label": "Energy into the battery",
+        "unit": "kWh",
+    }
+    assert {name: each["data"] for name, each in fields.items() if name != "532"} == VALUES
+    assert {name: each["unit"] for name, each in fields.items()} == {
+        "532": "V",
+        "energy_in_kwh": "kWh",
+        "energy_out_kwh": "kWh",
+        "charge_in_ah": "Ah",
+        "charge_out_ah": "Ah",
+        "coverage_percent": "%",
+    }
+    assert [name for name, each in fields.items() if each["type"] is None] == [
+        name for name in fields if name not in ("532", "energy_in_kwh")
+    ]
+
+
+def test_a_stale_counter_vanishes_too_and_nothing_stands_in_for_it(tmp_path: Path) -> None:
+    clock = ManualClock()
+    with RedisServer(tmp_path) as server:
+        cache = RedisCache(settings(server, ttl_s=60), LABELS, clock, dict.fromkeys(COUNTERS))
+        for counters, seconds in ((VALUES, 59), ({}, 2)):
+            cache.publish(interval(1, 532, 531, 533), counters)
+            cache.step()
+            assert server.hash("77").keys() == {"532", "531", "533", *VALUES}
+            clock.advance(seconds)
+        charge = {name: VALUES[name] for name in ("charge_in_ah", "charge_out_ah")}
+        cache.publish(interval(1, 531), charge)  # the voltage meter is away: no energy, but charge
+        cache.step()
+        assert server.hash("77").keys() == {"531", "532", "533", *charge}
+        cache.finish()
+
+
+def test_an_earlier_run_s_counters_do_not_outlive_a_restart_as_if_they_were_new(tmp_path: Path) -> None:
+    clock = ManualClock()
+    with RedisServer(tmp_path) as server:
+        for counters in (VALUES, {}):
+            cache = RedisCache(settings(server, ttl_s=60), LABELS, clock, dict.fromkeys(COUNTERS))
+            cache.publish(interval(1, 532, 531, 533), counters)
+            cache.step()
+            cache.finish()
+        assert server.hash("77").keys() == {"532", "531", "533"}
 
 
 def test_all_fields_of_an_interval_go_in_one_round_trip(tmp_path: Path) -> None:

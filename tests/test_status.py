@@ -11,13 +11,14 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
 from clock import Clock
-from measurements import IntervalSummary, PowerSample
+from energy_status import EnergyStatus
+from measurements import Energy, IntervalSummary, PowerSample, Uncertainty
 from status import Status, StatusError, as_json, read_status
 from status_text import as_text
 from store import MIGRATIONS, NAME
@@ -25,6 +26,7 @@ from tests.rig import PROJECT, Rig, start_daemon, wait_for
 from tests.test_outbox import Box, summary
 
 NOW_UTC_S = 100.0
+ENERGY = [each.name for each in fields(EnergyStatus)]
 
 
 def status_of(folder: Path, now_utc_s: float = NOW_UTC_S) -> Status:
@@ -139,8 +141,11 @@ def test_the_json_has_the_promised_names_and_the_numbers_of_the_outbox(tmp_path:
     assert told["rejected_total"] == 1
     assert told["last"] == {
         "voltage_v": 52.0,
+        "voltage_uncertainty_v": None,
         "current_a": None,
+        "current_uncertainty_a": None,
         "power_kw": None,
+        "power_uncertainty_kw": None,
         "timestamp": 92_000,
         "age_s": 8.0,
         "time_known": True,
@@ -168,6 +173,15 @@ def test_the_text_says_it_in_an_operators_words(tmp_path: Path) -> None:
         "  Power    no value",
         "  Average until 8.0 s ago (1970-01-01 00:01:32 UTC)",
         "",
+        "Energy since 1970-01-01 00:01:29 UTC",
+        "  Energy in             0.0000 kWh",
+        "  Energy out            0.0000 kWh",
+        "  In minus out          0.0000 kWh",
+        "  Charge in              0.000 Ah",
+        "  Charge out             0.000 Ah",
+        "  In minus out           0.000 Ah",
+        "  Counted for 0.000 % of the time; for 3.0 s there were no readings, and what passed then is in none of these",
+        "",
         "Meters, when the last interval ended",
         "  Voltage meter: works, serial number 22511040, on /dev/ttyUSB0",
         "  Current meter: DOES NOT WORK, serial number 22511040, on /dev/ttyUSB1",
@@ -191,6 +205,84 @@ def test_the_text_says_it_in_an_operators_words(tmp_path: Path) -> None:
         "Computer",
         "  Clock: right: the kernel says so",
     ]
+
+
+def test_the_counters_and_how_far_off_they_may_be(tmp_path: Path) -> None:
+    box = Box(tmp_path)
+    unsure = Uncertainty(
+        voltage_v=0.03,
+        current_a=0.5,
+        power_kw=0.004,
+        energy_kwh=0.25,
+        energy_scatter_kwh=0.0,
+        charge_ah=5.0,
+        charge_scatter_ah=0.0,
+    )
+    energy = Energy(
+        energy_in_kwh=1234.5,
+        energy_out_kwh=411.5,
+        charge_in_ah=24.0,
+        charge_out_ah=8.0,
+        energy_s=0.75,
+        charge_s=1.0,
+    )
+    box.close_number(90, of=replace(measured(52.0, -3.0, -0.156), energy=energy, uncertainty=unsure))
+    status = status_of(tmp_path)
+    told = json.loads(as_json(status))
+    assert {name: told[name] for name in ENERGY} == {
+        "energy_in_kwh": 1234.5,
+        "energy_out_kwh": 411.5,
+        "net_energy_kwh": 823.0,
+        "charge_in_ah": 24.0,
+        "charge_out_ah": 8.0,
+        "net_charge_ah": 16.0,
+        "energy_in_uncertainty_kwh": pytest.approx(0.1875),
+        "energy_out_uncertainty_kwh": pytest.approx(0.0625),
+        "charge_in_uncertainty_ah": pytest.approx(3.75),
+        "charge_out_uncertainty_ah": pytest.approx(1.25),
+        "coverage_percent": pytest.approx(75.0),
+        "gap_seconds": pytest.approx(0.25),
+        "counting_since": 89_000,
+    }
+    lines = as_text(status).splitlines()
+    for line in (
+        "  Voltage  52.0000 V +/- 0.0300",
+        "  Current  -3.0000 A +/- 0.5000",
+        "  Power    -0.15600 kW +/- 0.00400",
+        "  Energy in         1,234.5000 kWh +/- 0.1875",
+        "  Charge out             8.000 Ah +/- 1.250",
+    ):
+        assert line in lines, (line, lines)
+    assert "  Counted for 75.000 % of the time; for 0.2 s there were no readings" in as_text(status)
+
+
+def test_where_nothing_was_counted_yet_the_counters_are_null_and_never_0(tmp_path: Path) -> None:
+    Box(tmp_path).close()
+    change(tmp_path, "DELETE FROM state")
+    status = status_of(tmp_path)
+    told = json.loads(as_json(status))
+    assert {told[name] for name in ENERGY} == {None}
+    assert "energy" not in told["unknown"]
+    assert "\nEnergy\n  nothing counted yet\n" in as_text(status)
+
+
+@pytest.mark.parametrize("version", range(1, len(MIGRATIONS)))
+def test_the_database_of_an_older_version_is_shown_before_the_daemon_has_renewed_it(
+    tmp_path: Path, version: int
+) -> None:
+    with closing(sqlite3.connect(tmp_path / NAME)) as connection, connection:
+        for migration in MIGRATIONS[:version]:
+            connection.executescript(migration)
+        connection.execute("INSERT INTO device VALUES (1, 77, 532, 531, 533)")
+        connection.execute(
+            "INSERT INTO interval (id, device, waiting, end_utc_ms, voltage) VALUES (1, 1, 1, 90000, 52)"
+        )
+        connection.execute(f"PRAGMA user_version = {version}")
+    status = status_of(tmp_path)
+    assert status.last is not None
+    assert (status.last.voltage_v, status.last.voltage_uncertainty_v) == (52.0, None)
+    assert status.ledger.readings_waiting == 1
+    assert (status.energy, status.unknown) == (None, ("meters", "clock"))  # as nobody has noted those
 
 
 def test_when_nothing_is_wrong_it_says_so(tmp_path: Path) -> None:
@@ -305,7 +397,7 @@ def test_a_million_readings_waiting_are_counted_within_a_second_and_left_uncount
 @pytest.mark.parametrize(
     ("table", "unknown"),
     [
-        ("state", ["state", "last_delivery", "last_error", "meters", "clock"]),
+        ("state", ["state", "last_delivery", "last_error", "meters", "clock", "energy"]),
         ("rejected", ["rejected", "rejected_total"]),
         ("counter", ["counters"]),
         ("sample", ["samples_open"]),
@@ -330,10 +422,10 @@ def test_what_an_older_database_does_not_have_is_said_to_be_unknown(
 )
 def test_a_fact_of_another_form_is_unknown_and_no_crash(tmp_path: Path, value: str) -> None:
     used(tmp_path)
-    for name in ("last_error", "last_delivery", "meters", "clock"):
+    for name in ("last_error", "last_delivery", "meters", "clock", "energy"):
         change(tmp_path, f"INSERT OR REPLACE INTO state VALUES ('{name}', '{value}')")
     status = status_of(tmp_path)
-    assert {"meters", "clock"} <= set(status.unknown)
+    assert {"meters", "clock", "energy"} <= set(status.unknown)
     as_text(status)
     as_json(status)
 

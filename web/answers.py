@@ -33,12 +33,13 @@ def history_of(facts: Facts) -> AbstractContextManager[History]:
 
 
 class Answers:
-    """Puts the answers together. The energy of today is asked of the database once an interval and remembered."""
+    """Puts the answers together. The usual periods' energy is asked of the database once an interval and remembered."""
 
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
         self._lock = threading.Lock()
         self._today: tuple[object, Answer | None] | None = None
+        self._periods: tuple[object, Answer] | None = None
 
     def latest(self) -> Answer:
         """Return the newest values, live and of the last interval, and the energy of today: ``None`` if not known."""
@@ -68,7 +69,7 @@ class Answers:
 
     def _energy_today(self, closed: tuple[int, IntervalSummary] | None) -> Answer | None:
         begin_utc_ms = local_day_utc_ms(self._facts.now_utc_ms)
-        asked = (begin_utc_ms, None if closed is None else closed[0], self._facts.database)
+        asked = (begin_utc_ms, None if closed is None else closed[0])
         with self._lock:
             if self._today is None or self._today[0] != asked:
                 self._today = (asked, self._energy_since(begin_utc_ms))
@@ -86,14 +87,20 @@ class Answers:
         now_utc_ms = self._facts.now_utc_ms
         today, yesterday = local_day_utc_ms(now_utc_ms), local_day_utc_ms(now_utc_ms, days_back=1)
         month = local_day_utc_ms(now_utc_ms, of_month=True)
-        with history_of(self._facts) as history:
-            totals = history.totals()
-            return {
-                "today": period_energy(history.energy(today, now_utc_ms + 1)),
-                "yesterday": period_energy(history.energy(yesterday, today)),
-                "month": period_energy(history.energy(month, now_utc_ms + 1)),
-                "total": None if totals is None else total_energy(totals, now_utc_ms),
-            }
+        closed = self._facts.last_closed()
+        asked = (today, None if closed is None else closed[0])
+        with self._lock:
+            if self._periods is None or self._periods[0] != asked or closed is None:
+                with history_of(self._facts) as history:
+                    totals = history.totals()
+                    answer = {
+                        "today": period_energy(history.energy(today, now_utc_ms + 1)),
+                        "yesterday": period_energy(history.energy(yesterday, today)),
+                        "month": period_energy(history.energy(month, now_utc_ms + 1)),
+                        "total": None if totals is None else total_energy(totals, now_utc_ms),
+                    }
+                self._periods = (asked, answer)
+            return self._periods[1]
 
 
 def _sample(live: Live) -> Answer:

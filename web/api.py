@@ -45,7 +45,8 @@ _SECURITY_HEADERS = [
     ("Cross-Origin-Opener-Policy", "same-origin"),
 ]
 _DAY_MS = 86_400_000
-_TABLES_AT_ONCE = 1
+_TABLES_AT_ONCE = _QUESTIONS_AT_ONCE = 1  # to the database: sampling needs a processor, too
+_WAITS_FOR_OTHERS_S = 10.0
 _POINTS_IN_PIECE = 20
 _LINES_IN_PIECE = 50
 _VALUES_IN_PIECE = 500
@@ -66,12 +67,13 @@ class Site:
         self._answers = Answers(facts)
         self._files = StaticFiles(folder / "static")
         self._description = folder / "openapi.json"
+        self._questions = threading.BoundedSemaphore(_QUESTIONS_AT_ONCE)
         self._tables = threading.BoundedSemaphore(_TABLES_AT_ONCE)
         self._app = self._routes()
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
-        self._pace.wait()
+        self._pace.begin()
         environ["wsgi.errors"] = io.StringIO()  # bottle's own traceback; the log has it from _on_error
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
@@ -79,10 +81,10 @@ class Site:
 
         refusal = self._refusal(environ)
         if refusal is None:
-            answer: Iterable[bytes] = self._app(environ, start)
-            return answer
+            return _Paced(self._app(environ, start), self._pace.end)
         status, headers, why = refusal
         body = _error(why)
+        self._pace.end()
         start(status, [("Content-Type", _JSON_TYPE), ("Content-Length", str(len(body))), *_NO_STORE, *headers])
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
 
@@ -169,7 +171,7 @@ class Site:
             to_utc_ms = parameters.when_utc_ms(values, "to", self._facts.now_utc_ms)
             from_utc_ms = parameters.when_utc_ms(values, "from", 0)
             parameters.check_period(from_utc_ms, to_utc_ms)
-            with history_of(self._facts) as history:
+            with self._one_question(), history_of(self._facts) as history:
                 return _json_answer(_json(period_energy(history.energy(from_utc_ms, to_utc_ms))))
 
     def _history(self) -> Iterator[bytes]:
@@ -180,7 +182,7 @@ class Site:
             parameters.check_period(from_utc_ms, to_utc_ms)
             step_ms = parameters.step_ms(values, to_utc_ms - from_utc_ms, self._facts.report_interval_ms)
             by_column = parameters.flag(values, "columns")
-            with history_of(self._facts) as history:
+            with self._one_question(), history_of(self._facts) as history:
                 points = history.points(from_utc_ms, to_utc_ms, step_ms)
         _json_answer(b"")
         head = {"from": from_utc_ms, "to": to_utc_ms, "step_ms": step_ms}
@@ -195,7 +197,7 @@ class Site:
             step_ms = None
             if "step" in values:
                 step_ms = parameters.step_ms(values, to_utc_ms - from_utc_ms, self._facts.report_interval_ms)
-            with history_of(self._facts) as history:
+            with self._one_question(), history_of(self._facts) as history:
                 points = (
                     history.intervals(from_utc_ms, to_utc_ms)
                     if step_ms is None
@@ -208,7 +210,17 @@ class Site:
             return iter(())
         if not self._tables.acquire(blocking=False):
             raise bottle.HTTPError(503, "another table is just being fetched: try again when it is done")
-        return _Table(points, self._tables.release)
+        return _Table(points, self._pace.breathe, self._tables.release)
+
+    @contextmanager
+    def _one_question(self) -> Iterator[None]:
+        """Wait for the questions of others to the database to be answered."""
+        if not self._questions.acquire(timeout=_WAITS_FOR_OTHERS_S):
+            raise bottle.HTTPError(503, "too many questions to the database: try again in a minute")
+        try:
+            yield
+        finally:
+            self._questions.release()
 
     # -- refusals ----------------------------------------------------------------------------------------------------
 
@@ -232,10 +244,29 @@ class Site:
         return _error(why)
 
 
-class _Table:
-    """The lines of the table, some at a time; ``release`` is called once, when the last is out or nobody wants more."""
+class _Paced:
+    """The pieces of an answer; ``end`` is called when the last is out or nobody wants more."""
 
-    def __init__(self, points: Iterator[Any], release: Callable[[], object]) -> None:
+    def __init__(self, answer: Iterable[bytes], end: Callable[[], object]) -> None:
+        self._answer = answer
+        self._end = end
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._answer)
+
+    def close(self) -> None:
+        """Called by the server at the end, whatever the end was."""
+        close = getattr(self._answer, "close", None)
+        if close is not None:
+            close()
+        self._end()
+
+
+class _Table:
+    """The lines of the table, some at a time, with ``breathe`` between; ``release`` is called once, at the end."""
+
+    def __init__(self, points: Iterator[Any], breathe: Callable[[], object], release: Callable[[], object]) -> None:
+        self._breathe = breathe
         self._pieces = self._lines(points)
         self._release: Callable[[], object] | None = release
 
@@ -256,6 +287,7 @@ class _Table:
             if len(lines) >= _LINES_IN_PIECE:
                 yield _text(lines)
                 lines.clear()
+                self._breathe()
         if lines:
             yield _text(lines)
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.stand import usage_of
 from tests.rig import PROJECT, Rig, run_daemon, start_daemon, wait_for
 from tests.test_reload import _reload as reload
 from tests.web.test_auth import PASSWORD, basic
@@ -27,14 +28,16 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def ask(port: int, path: str = "/api/latest", password: str | None = None) -> tuple[int, Any]:
+def ask(
+    port: int, path: str = "/api/latest", password: str | None = None, *, within_s: float = 10.0
+) -> tuple[int, Any]:
     """Return status and JSON; 0 if nobody listens."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=within_s)
     try:
         connection.request("GET", path, headers={} if password is None else {"Authorization": basic(password)})
         answer = connection.getresponse()
         return answer.status, json.loads(answer.read())
-    except (ConnectionError, http.client.BadStatusLine):
+    except (OSError, http.client.HTTPException):
         return 0, None
     finally:
         connection.close()
@@ -87,7 +90,9 @@ def test_switched_off_not_one_module_of_it_is_loaded(tmp_path: Path) -> None:
     with Rig(tmp_path) as rig:
         for web, loaded in (({"web_port": 8041}, "[]"), ({**ON, "web_port": free_port()}, "'bottle', ")):
             rig.configure({"WEB": web})
-            process = start_daemon(tmp_path, code=code)
+            rig.process = process = start_daemon(tmp_path, code=code)
+            rig.wait_for_intervals(1)
+            process.send_signal(signal.SIGTERM)
             stdout, stderr = process.communicate(timeout=20)
             assert process.returncode == 0, stderr
             assert loaded in stdout.splitlines()[0]
@@ -148,30 +153,32 @@ def test_the_daemon_stops_in_time_while_clients_hang(tmp_path: Path) -> None:
     assert "left behind" not in rig.log
 
 
-def test_a_crowd_costs_no_sample(tmp_path: Path) -> None:
+def test_a_crowd_gets_a_share_of_the_processor_and_sampling_goes_on(tmp_path: Path) -> None:
+    """How punctual sampling stays under 1,000 connections is measured by benchmarks/web_flood.py."""
     with serving(tmp_path) as (rig, port):
         rig.wait_for_intervals(1)
+        assert rig.process is not None
         stop = threading.Event()
 
         def hammer() -> None:
             while not stop.is_set():
-                ask(port, "/api/history?from=0")
+                ask(port, "/api/history?from=0&step=1h", within_s=30)
 
         threads = [threading.Thread(target=hammer) for _ in range(4)]
         silent = [socket.create_connection(("127.0.0.1", port), 5) for _ in range(150)]
+        begun, begun_s = usage_of(rig.process.pid), rig.voltage.clock.mono_s()
         for thread in threads:
             thread.start()
-        before = len(rig.log.splitlines())
-        rig.wait_for_intervals(5)
+        rig.wait_for_intervals(8)
+        used_s = usage_of(rig.process.pid).cpu_s - begun.cpu_s
+        lasted_s = rig.voltage.clock.mono_s() - begun_s
         stop.set()
         for thread in threads:
             thread.join()
         for connection in silent:
             connection.close()
-        samples = re.findall(r"\((\d+) samples\)", "\n".join(rig.log.splitlines()[before + 1 :]))
         assert rig.stop()[0] == 0
-    assert len(samples) >= 3
-    assert set(samples) == {"4"}
+    assert used_s < 2.0 + 0.6 * lasted_s  # what may be used at once, a quarter for ever, and the rest of the daemon
 
 
 def test_an_address_that_others_can_reach_wants_a_password_or_a_decision(tmp_path: Path) -> None:
