@@ -91,7 +91,7 @@ def test_it_can_only_be_read(stand: Stand, method: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/nothing", "/api", "/api/", "/api/latest/", "//", "/static", "/static/", "/%00", "/%ff"]
+    "path", ["/nothing", "/api", "/api/", "/api/latest/", "//", "/%2f", "/static", "/static/", "/%00", "/%ff"]
 )
 def test_what_is_not_there_is_told_as_json(stand: Stand, path: str) -> None:
     answer = stand.get(path)
