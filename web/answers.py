@@ -44,7 +44,7 @@ class Answers:
     def latest(self) -> Answer:
         """Return the newest values, live and of the last interval, and the energy of today: ``None`` if not known."""
         facts, live, closed = self._facts, self._facts.live(), self._facts.last_closed()
-        uncertainty = Uncertainty() if closed is None else closed[1].uncertainty
+        uncertainty = Uncertainty() if live is None else facts.uncertainty_of(live.sample)
         return {
             "time": facts.now_utc_ms,
             "sample": None if live is None else _sample(live),

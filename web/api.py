@@ -16,6 +16,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import bottle
 
@@ -96,7 +97,7 @@ class Site:
     def _routes(self) -> Any:
         app = bottle.Bottle()
         app.default_error_handler = self._on_error
-        app.route("/", "GET", lambda: self._file("index.html"))
+        app.route("/", "GET", self._page)
         app.route("/static/<name:path>", "GET", self._file)
         app.route("/openapi.json", "GET", self._openapi)
         app.route("/healthz", "GET", self._healthz)
@@ -114,6 +115,13 @@ class Site:
         return [str(route.rule) for route in self._app.routes]
 
     # -- the page ----------------------------------------------------------------------------------------------------
+
+    def _page(self) -> Any:
+        asked = str(bottle.request.environ["REQUEST_URI"])
+        path = asked.partition("?")[0] if asked.startswith("/") else urlsplit(asked).path
+        if path not in ("/", ""):  # what was made a "/" of on its way here: //, /%2f, /%ff
+            raise bottle.HTTPError(404, "there is no such page")
+        return self._file("index.html")
 
     def _file(self, name: str) -> Any:
         _parameters_of(())

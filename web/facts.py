@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from averaging_buffer import AveragingBuffer
+from accuracy import accuracy_of
+from averaging_buffer import AveragingBuffer, summarise
 from clock import Clock
-from measurements import IntervalSummary, PowerSample
+from measurements import IntervalSummary, PowerSample, Uncertainty
 from outbox import Outbox
 from settings import Settings
 from store import NAME as DATABASE_NAME
@@ -86,6 +87,10 @@ class Facts:
             return None
         age_s = max(0.0, self.clock.mono_s() - sample.start_mono_s)
         return Live(sample=sample, taken_utc_ms=self.now_utc_ms - round(age_s * 1000), age_s=age_s)
+
+    def uncertainty_of(self, sample: PowerSample) -> Uncertainty:
+        """Return how far off one sample may be: by the instruments alone, for it is no mean of samples that scatter."""
+        return accuracy_of(self._settings()).of(summarise([sample]))
 
     @property
     def stale_after_s(self) -> float:

@@ -199,9 +199,9 @@ def test_an_address_that_others_can_reach_wants_a_password_or_a_decision(tmp_pat
 
 def test_the_demo_says_where_its_page_is_also_when_the_usual_port_is_taken(tmp_path: Path) -> None:
     try:
-        taken = socket.create_server(("127.0.0.1", 8041))
-    except OSError:  # by another test, or another program: just as well
-        taken = socket.create_server(("127.0.0.1", 0))
+        taken, is_ours = socket.create_server(("127.0.0.1", 8041)), True
+    except OSError:  # by another test, which may give it back, or another program
+        taken, is_ours = socket.create_server(("127.0.0.1", 0)), False
     with taken:
         process = start_daemon(tmp_path, "--demo")
         assert process.stdout is not None
@@ -209,7 +209,7 @@ def test_the_demo_says_where_its_page_is_also_when_the_usual_port_is_taken(tmp_p
         while not address.startswith("The page: "):
             address = process.stdout.readline()
         port = int(re.findall(r"http://localhost:(\d+)/", address)[0])
-        assert port != 8041
+        assert port != 8041 or not is_ours
         wait_for(lambda: ask(port)[0] == 200, what="the page is served")
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=15)

@@ -31,7 +31,7 @@ def statuses(answer: bytes) -> list[int]:
         (b"\r\n\r\n\x00\x01\x02\r\n\r\n", 400),
         (random.Random(1).randbytes(64).replace(b"\n", b"") + b"\r\n\r\n", 400),
         (b"GET\r\n\r\n", 400),
-        (b"GET / HTTP/9.9\r\nHost: localhost\r\n\r\n", 505),
+        (b"GET /nothing HTTP/9.9\r\nHost: localhost\r\n\r\n", 505),
         (b"get / HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost : localhost\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n", 400),
