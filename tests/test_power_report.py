@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from clock import Clock
+from history import open_history
 from store import MIGRATIONS, NAME
 from tests.rig import PROJECT, Rig
 from tests.test_history import insert, made, make, row
@@ -232,6 +233,17 @@ def test_the_picture_is_one(tmp_path: Path) -> None:
     pixels = imread(tmp_path / "november.png")
     assert pixels.shape[:2] == (900, 1200)
     assert len({tuple(pixel) for line in pixels[::3] for pixel in line[::3]}) > 3  # the lines have colours
+
+
+def test_the_lines_of_the_picture_are_broken_where_nothing_was_measured_and_nowhere_else(tmp_path: Path) -> None:
+    """Buckets may be shorter than intervals are: that alone is no gap."""
+    picture = pytest.importorskip("report_picture", reason="matplotlib is not installed (requirements-report.txt)")
+    ends = [30_000 * number for number in (1, 2, 3, 4, 24, 25, 26, 27)]
+    with open_history(made(tmp_path, [row(end) for end in ends]), in_daemon=False) as history:
+        for step_ms in (1000, 30_000):
+            drawn = picture._with_breaks(history.points(0, 10**6, step_ms), step_ms)
+            assert [each.end_utc_ms for each in drawn if not each.intervals] == [120_000 + step_ms]
+            assert [each.end_utc_ms for each in drawn if each.intervals] == ends
 
 
 def test_without_matplotlib_it_says_how_to_install_it_and_all_else_works(tmp_path: Path) -> None:
