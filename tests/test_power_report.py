@@ -184,7 +184,9 @@ def test_a_file_that_exists_is_written_over_only_if_told_to(tmp_path: Path) -> N
     assert (done.returncode, done.stdout) == (1, "")
     assert "x.csv is there already: choose another name, or add --force" in done.stderr
     assert (tmp_path / "x.csv").read_text() == "precious"
-    assert report(tmp_path, *WHOLE, "--csv", "x.csv", "--force").returncode == 0
+    (tmp_path / "link.csv").symlink_to("x.csv")
+    assert report(tmp_path, *WHOLE, "--csv", "link.csv", "--force").returncode == 0
+    assert (tmp_path / "link.csv").is_symlink()
     assert len((tmp_path / "x.csv").read_text().splitlines()) == 11
 
 
@@ -195,7 +197,8 @@ def test_a_file_that_exists_is_written_over_only_if_told_to(tmp_path: Path) -> N
         (f"{NAME}-wal", 2, "is the daemon's own file"),
         ("config.cfg", 2, "is the daemon's own file"),
         ("nowhere/x.csv", 1, "There is no folder nowhere"),
-        (".", 1, "is a folder"),
+        (".", 1, "is a folder or a device"),
+        ("/dev/null", 1, "is a folder or a device"),
     ],
 )
 def test_what_must_not_or_cannot_be_written_is_refused_first(tmp_path: Path, name: str, code: int, reason: str) -> None:
