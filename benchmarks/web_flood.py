@@ -1,6 +1,6 @@
 """Whether a flood of the page costs sampling anything: 1,000 connections against the daemon while it samples.
 
-    python3 -m benchmarks.web_flood [--seconds 60] [--sample-ms 500] [--clients 1000]
+    python3 -m benchmarks.web_flood [--seconds 60] [--sample-ms 500] [--clients 1000] [--history 0]
 
 Three daemons side by side, so that whatever else this computer does concerns them alike: one without the page, one with
 a person looking at it, one under the flood. A fifth of the flood says nothing, a fifth sends a request a byte a second
