@@ -8,6 +8,7 @@ import math
 import sqlite3
 import tempfile
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,11 @@ from aretas_reporter import AretasReporter
 from averaging_buffer import AveragingBuffer
 from energy_book import Book, EnergyTotals
 from measurements import Energy, Interval, IntervalSummary, LastPoints, PowerSample, Uncertainty
+from outbox import Limits
 from store import MIGRATIONS, NAME, DamagedRow
 from tests.clocks import ManualClock
 from tests.test_energy import flows, measured
-from tests.test_outbox import Box, _Fragile, statistic
+from tests.test_outbox import DEVICE, Box, _Fragile, statistic
 from time_keeper import TimeKeeper
 
 HOUR = Energy(
@@ -205,18 +207,24 @@ def test_a_commit_that_was_written_although_it_failed_counts_once(tmp_path: Path
     assert math.fsum(row[0] or 0 for row in rows(tmp_path)) == 9.0
 
 
-def test_while_the_disk_fails_energy_is_counted_and_written_when_it_works_again(tmp_path: Path) -> None:
+def test_while_the_disk_fails_energy_is_counted_and_no_counter_leaves_that_a_kill_would_make_fall(
+    tmp_path: Path,
+) -> None:
     clock = ManualClock()
     store = _Fragile(tmp_path, clock)
     box = Box(tmp_path, store=store, clock=clock)
+    box.change(replace(DEVICE, energy_in_type=700), Limits())
     close_hours(box, 1)
+    box.settle_delivered(box.lend(100))
     store.failing = True
     close_hours(box, 2, 3, 4)
+    assert 700 not in {each.datum.type for each in box.lend(100)}
     assert totals(box).energy.energy_in_kwh == 12.0
     store.failing = False
     clock.advance(1.0)
     close_hours(box, 5, 6)
     assert [row[2] for row in rows(tmp_path)] == [3.0, 6.0, 9.0, 12.0, 15.0, 18.0]
+    assert [each.datum.data for each in box.lend(100) if each.datum.type == 700] == [6.0, 9.0, 12.0, 15.0, 18.0]
     assert math.fsum(row[0] or 0 for row in rows(tmp_path)) == 18.0
     box.crash()
     assert totals(Box(tmp_path)).energy.energy_in_kwh == 18.0
