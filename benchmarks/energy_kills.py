@@ -165,7 +165,7 @@ def _figures(looks: Sequence[Look], count: Count, kills: int, lasted_s: float) -
         Figure(what="gap told", value=last.gap_s, unit="s", digits=1),
         Figure(what="coverage told", value=last.coverage_percent or 0.0, unit="%", digits=1),
         Figure(what="ran for", value=lasted_s, unit="s", digits=1),
-        Figure(what="ran less than the time told", value=last.elapsed_s - lasted_s, unit="s", digits=1, at_most=0),
+        Figure(what="time told beyond that", value=last.elapsed_s - lasted_s, unit="s", digits=1, at_most=0),
         Figure(what="times the counters fell", value=falls, digits=0, at_most=0),
         Figure(
             what="looks in which the rows' counters fall",
