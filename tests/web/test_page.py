@@ -290,11 +290,7 @@ def test_the_slider_reads_values_by_keyboard_and_so_does_the_mouse(monitor: Fake
     charted(page)
     expect(page.locator("#moment")).to_contain_text("Newest: until")
     newest = page.locator("figcaption strong").all_inner_texts()
-    assert [re.sub(r"\d", "0", text.strip("+−")) for text in newest] == [
-        "00.0\xa0V",
-        "0\xa0A",
-        "0.0\xa0kW",
-    ]  # ± 0.4, 4, 0.2
+    assert [len(text.split()[0].partition(".")[2]) for text in newest] == [1, 0, 1]  # ± 0.4 V, 4 A, 0.2 kW
     page.locator("#cursor").focus()
     page.keyboard.press("ArrowLeft")
     expect(page.locator("#moment")).to_have_text(re.compile("^Until "))
