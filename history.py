@@ -23,7 +23,7 @@ from energy_book import EnergyTotals, read_totals
 from measurements import Energy
 
 LAST_UTC_MS = 253_370_764_800_000  # the begin of the year 9999
-MOST_POINTS = 100_000
+MOST_POINTS = 20_000
 
 _QUANTITIES = ("voltage", "current", "power")
 _FLOWS = ("energy_in", "energy_out", "charge_in", "charge_out")
@@ -119,7 +119,7 @@ class History:
         """Return what the intervals that ended in (from, to] say in buckets of ``step_ms``, oldest first.
 
         A bucket (t, t + step] carries its end, a whole multiple of the step since the epoch; there are only those with
-        an interval in them. A period that has room for more than 100,000 is refused.
+        an interval in them. A period that has room for more than 20,000 is refused.
         """
         check_period(from_utc_ms, to_utc_ms)
         check_step(step_ms)

@@ -144,8 +144,9 @@ class Outbox:
             except StoreError as exc:
                 self._disk.trouble(exc)
                 return None
+            if not self._loaded:
+                self._enter(self._book.joined_to(stored))
             self._loaded, self._disk.may_write = True, left is None
-            self._enter(self._book.joined_to(stored))
             if left is not None:
                 left = replace(left, last=stored.last_in(left.boot_id))
             if left is not None and left.boot_id == self._boot_id:

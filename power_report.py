@@ -98,7 +98,7 @@ def run(options: argparse.Namespace, clock: Clock) -> int:
         )
         if options.png is not None:
             _draw(history, period, report, options.png)
-    _print(as_json(report) if options.json else as_text(report))
+    print(as_json(report) if options.json else as_text(report), flush=True)
     return EXIT_CLEAN
 
 
@@ -212,10 +212,6 @@ def _draw(history: History, period: Period, report: Report, path: Path) -> None:
         raise Refused(f"{path} cannot be written: {exc}", EXIT_CHECK_FAILED) from exc
 
 
-def _print(text: str) -> None:
-    print(text, flush=True)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line asks for. Return the exit code."""
     options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
@@ -230,9 +226,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return EXIT_CHECK_FAILED
-    except BrokenPipeError:  # whoever read it has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_CLEAN
+    except OSError as exc:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries again at its end
+        if isinstance(exc, BrokenPipeError):
+            return EXIT_CLEAN  # whoever reads it has enough
+        print(f"The report cannot be printed: {exc}", file=sys.stderr)
+        return EXIT_CHECK_FAILED
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import bisect
 import csv
+import functools
+import itertools
 import math
 import random
 from abc import ABC, abstractmethod
@@ -52,6 +54,8 @@ _DISCHARGE_A = -14.0
 _BURST_A = (-62.0, -25.0)
 _REST_A = -0.4
 _RIPPLE_A = 0.8
+_SMOOTH_S = 0.15  # the ripple over this time is a polynomial, as far as the rule of three points can tell
+_GAUSS = ((-math.sqrt(3 / 5), 5 / 9), (0.0, 8 / 9), (math.sqrt(3 / 5), 5 / 9))
 
 
 class BatteryModel(Battery):
@@ -72,7 +76,7 @@ class BatteryModel(Battery):
         leads_reversed: bool = False,
     ) -> None:
         super().__init__(shunt_ohm=shunt_ohm, leads_reversed=leads_reversed)
-        self._seed = seed
+        self._burst = functools.lru_cache(maxsize=16)(functools.partial(_burst, seed))
         self._stretch = cycle_s / _CYCLE_S
         self._internal_ohm = internal_ohm
 
@@ -104,13 +108,43 @@ class BatteryModel(Battery):
     def _burst_a(self, mono_s: float) -> float:
         """Return the extra load of the burst in progress, 0 between bursts; each slot of 2.5 s holds at most one."""
         slot, into_slot_s = divmod(mono_s, _BURST_SLOT_S)
-        chance = random.Random(f"{self._seed}/{slot:.0f}")
-        if chance.random() >= _BURST_CHANCE:
-            return 0.0
-        start_s = chance.uniform(0.0, 1.0)
-        length_s = chance.uniform(0.2, _BURST_SLOT_S - start_s)
-        burst_a = chance.uniform(*_BURST_A) - _DISCHARGE_A
-        return burst_a if start_s <= into_slot_s < start_s + length_s else 0.0
+        start_s, end_s, burst_a = self._burst(slot)
+        return burst_a if start_s <= into_slot_s < end_s else 0.0
+
+    def jumps_s(self, from_mono_s: float, to_mono_s: float) -> list[float]:
+        """Return the moments between these two at which the current may jump or bend, in rising order."""
+        period_s = _CYCLE_S * self._stretch
+        cycles = range(int(from_mono_s // period_s), int(to_mono_s // period_s) + 1)
+        jumps = {(cycle * _CYCLE_S + at) * self._stretch for cycle in cycles for at in (0, *_CHARGE_S, *_DISCHARGE_S)}
+        for slot in range(int(from_mono_s // _BURST_SLOT_S), int(to_mono_s // _BURST_SLOT_S) + 1):
+            start_s, end_s, _ = self._burst(float(slot))
+            jumps |= {slot * _BURST_SLOT_S + at for at in (0.0, start_s, end_s)}
+        return sorted(at for at in jumps if from_mono_s < at < to_mono_s)
+
+    def energy_kwh(self, from_mono_s: float, to_mono_s: float) -> tuple[float, float]:
+        """Return the integrals of V * I over this time where it charges and where it discharges: kWh, both positive."""
+        inwards: list[float] = []
+        outwards: list[float] = []
+        for start, end in itertools.pairwise([from_mono_s, *self.jumps_s(from_mono_s, to_mono_s), to_mono_s]):
+            count = math.ceil((end - start) / _SMOOTH_S)
+            for number in range(count):  # between two jumps the current never changes its sign
+                kws = self._smooth_kws(start + (end - start) * number / count, (end - start) / count)
+                (inwards if kws > 0 else outwards).append(abs(kws))
+        return math.fsum(inwards) / 3600, math.fsum(outwards) / 3600
+
+    def _smooth_kws(self, from_mono_s: float, seconds: float) -> float:
+        moments = ((from_mono_s + seconds * (1 + place) / 2, weight) for place, weight in _GAUSS)
+        return seconds / 2 * sum(weight * self.voltage_v(at) * self.current_a(at) / 1000 for at, weight in moments)
+
+
+def _burst(seed: int, slot: float) -> tuple[float, float, float]:
+    """Return when the burst of a slot begins and ends within it, and its extra load: seconds, seconds, amperes."""
+    chance = random.Random(f"{seed}/{slot:.0f}")
+    if chance.random() >= _BURST_CHANCE:
+        return (0.0, 0.0, 0.0)
+    start_s = chance.uniform(0.0, 1.0)
+    length_s = chance.uniform(0.2, _BURST_SLOT_S - start_s)
+    return (start_s, start_s + length_s, chance.uniform(*_BURST_A) - _DISCHARGE_A)
 
 
 def _progress(at: float, start: float, end: float) -> float:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -20,8 +22,10 @@ from clock import Clock
 from config_keys import CURRENT_RANGES, VOLTAGE_RANGES
 from config_values import ZeroOffset
 from daemon import Daemon
+from energy_book import read_totals
 from measurements import Energy, IntervalSummary, PowerSample, Statistic, Uncertainty
 from settings import CurrentMeterSettings, CurrentSource, Rate, VoltageMeterSettings, load_settings
+from store import NAME as DATABASE
 from tests.rig import PROJECT, SHUNT_OHM, Rig, wait_for
 
 K2 = 2 / math.sqrt(3)  # k = 2 of a limit: twice the limit over the root of 3
@@ -342,7 +346,11 @@ def test_the_daemon_gives_each_interval_its_uncertainty_by_the_settings_of_now(t
                 summary = daemon.reporter.last_summary
                 return (summary and summary.uncertainty.current_a) or 0.0
 
-            wait_for(off_a, what="an interval with its uncertainty")
+            def counts_energy() -> bool:
+                summary = daemon.reporter.last_summary
+                return summary is not None and summary.uncertainty.energy_kwh is not None
+
+            wait_for(counts_energy, what="an interval with its uncertainty")
             meter_a, shunt_a = 0.001 * 15 + 10e-6 / SHUNT_OHM, 0.0025 * 15
             at_0_25_percent, at_10_percent = K2 * math.hypot(meter_a, shunt_a), K2 * math.hypot(meter_a, 0.1 * 15)
             assert at_0_25_percent - 1e-3 < off_a() < at_0_25_percent + 0.05  # scatter comes on top
@@ -351,6 +359,15 @@ def test_the_daemon_gives_each_interval_its_uncertainty_by_the_settings_of_now(t
             assert off_a() < at_10_percent + 0.05
         finally:
             daemon.stop()
+    with closing(sqlite3.connect(tmp_path / DATABASE)) as database:
+        columns = "voltage_uncertainty, current_uncertainty, power_uncertainty, energy_uncertainty, charge_uncertainty"
+        rows = database.execute(f"SELECT {columns} FROM interval WHERE energy_s > 0").fetchall()
+        totals = read_totals(database.cursor())
+    assert rows
+    assert min(min(row) for row in rows) > 0  # none is missing: None cannot be compared
+    assert totals is not None
+    assert totals.energy_in_limit_kwh + totals.energy_out_limit_kwh == pytest.approx(sum(row[3] for row in rows))
+    assert totals.charge_in_limit_ah + totals.charge_out_limit_ah >= sum(row[4] for row in rows) * (1 - 1e-9)
 
 
 # -- the document ----------------------------------------------------------------------------------------------------

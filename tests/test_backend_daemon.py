@@ -35,7 +35,8 @@ def test_main_job_from_meters_to_cloud_redis_and_log(tmp_path: Path) -> None:
         for values in rig.wait_for_intervals(3)[1:]:
             assert values == {"V": VOLTS, "A": AMPERES, "kW": pytest.approx(52.0 * 0.010 / SHUNT_OHM / 1000, abs=0.005)}
         latest = {field: json.loads(text) for field, text in server.hash(str(MAC)).items()}
-        assert latest.keys() == {"532", "531", "533"}
+        counters = {"energy_in_kwh", "energy_out_kwh", "charge_in_ah", "charge_out_ah", "coverage_percent"}
+        assert latest.keys() == {"532", "531", "533", *counters}
         assert len({each["timestamp"] for each in latest.values()}) == 1
         assert latest["531"]["data"] == AMPERES
         assert rig.stop()[0] == 0

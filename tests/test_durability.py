@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import shutil
 import sqlite3
@@ -11,15 +12,16 @@ import struct
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from clock import Clock
+from energy_book import EnergyTotals, read_totals
 from simulator.cloud_http import Reply, lose_reply
 from store import NAME
-from tests.rig import MAC, Rig, run_daemon, samples_of, wait_for
+from tests.rig import MAC, SHUNT_OHM, Rig, run_daemon, samples_of, wait_for
 
 _EXT4_IOC_SHUTDOWN, _NOTHING_IS_WRITTEN = 0x8004587D, 2
 
@@ -46,6 +48,44 @@ def fill(ballast: Path) -> None:
     with ballast.open("wb", buffering=0) as file, suppress(OSError):
         while True:
             file.write(b"x" * 1024)
+
+
+def counters(folder: Path) -> EnergyTotals:
+    """Return the counters of energy, having compared them with the intervals: the rows add up to them, none falls."""
+    with closing(sqlite3.connect(folder / NAME)) as connection:
+        totals = read_totals(connection.cursor())
+        rows = connection.execute("SELECT energy_in, charge_in, total_energy_in FROM interval ORDER BY id").fetchall()
+    assert totals is not None
+    assert math.fsum(row[0] for row in rows) == pytest.approx(totals.energy.energy_in_kwh, rel=1e-9)
+    assert math.fsum(row[1] for row in rows) == pytest.approx(totals.energy.charge_in_ah, rel=1e-9)
+    told = [row[2] for row in rows if row[2] is not None]
+    assert told == sorted(told)
+    return totals
+
+
+def test_kill_9_makes_no_counter_of_energy_jump_or_fall(tmp_path: Path) -> None:
+    kilowatts, amperes = 52.0 * 0.010 / SHUNT_OHM / 1000, 0.010 / SHUNT_OHM
+    with Rig(tmp_path) as rig:
+        rig.configure(sample_ms=500)
+        began_mono_s, before = Clock().mono_s(), EnergyTotals()
+        for _ in range(3):
+            rig.start()
+            rig.wait_for_intervals(3)
+            kill(rig)
+            after = counters(tmp_path)
+            assert after.energy.energy_s >= before.energy.energy_s + 1.0
+            assert after.energy.energy_in_kwh > before.energy.energy_in_kwh
+            before = after
+        rig.start()
+        rig.wait_for_intervals(2)
+        assert rig.stop()[0] == 0
+        lasted_s, last = Clock().mono_s() - began_mono_s, counters(tmp_path)
+    assert last.energy.energy_in_kwh == pytest.approx(kilowatts * last.energy.energy_s / 3600, rel=2e-3)
+    assert last.energy.charge_in_ah == pytest.approx(amperes * last.energy.charge_s / 3600, rel=2e-3)
+    assert (last.energy.energy_out_kwh, last.energy.charge_out_ah) == (0.0, 0.0)
+    assert last.energy.energy_s < last.elapsed_s <= lasted_s
+    assert last.gap_s == pytest.approx(last.elapsed_s - last.energy.energy_s)
+    assert last.gap_s >= 3 * 1.0  # the meters are set up for longer than three intervals: not bridged
 
 
 def test_kill_9_in_an_outage_loses_nothing(tmp_path: Path) -> None:
@@ -207,6 +247,8 @@ def test_a_full_disk_stops_nothing_and_heals_by_itself(tmp_path: Path) -> None:
         rig.wait_for_intervals(2)
         assert rig.stop()[0] == 0
         assert_none_missing_and_none_twice(rig)
+        counted = counters(disk)
+        assert counted.gap_s < 4.0  # the start: while the disk was full, energy was counted
         with sqlite3.connect(disk / NAME) as connection:
             assert connection.execute("SELECT count(*) FROM interval WHERE waiting != 0").fetchone() == (0,)
             assert connection.execute("SELECT count(*) FROM interval").fetchone()[0] >= len(rig.arrived()) - 1
@@ -299,6 +341,7 @@ def test_a_disk_that_becomes_read_only_stops_nothing_and_nothing_is_made_twice(t
         rig.wait_for_intervals(2)
         assert rig.stop()[0] == 0
         assert_no_two_values(rig)
+        counters(disk)
         status = json.loads(run_daemon(disk, "--status", "--json").stdout)
         assert status["ledger"]["closes"] is True
 
@@ -333,6 +376,7 @@ def test_a_power_cut_costs_at_most_the_sync_interval(tmp_path: Path, sync_s: int
         assert len(expected) >= 6 - sync_s - 2
         assert set(expected) <= set(safe)
         assert_no_two_values(rig)
+        assert counters(disk).energy.energy_s > len(expected)
 
 
 def done(*command: object) -> bool:

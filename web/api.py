@@ -27,6 +27,7 @@ from web.answers import CSV_HEADING, Answers, columns, csv_line, history_of, per
 from web.auth import Gate, TriedTooOften
 from web.facts import Facts
 from web.files import StaticFiles
+from web.headers import NO_STORE, SECURITY, error_body
 from web.health import status, unhealthy
 from web.metrics import CONTENT_TYPE as METRICS_TYPE
 from web.metrics import exposition
@@ -34,17 +35,6 @@ from web.pace import Pace
 
 logger = logging.getLogger(__name__)
 
-_SECURITY_HEADERS = [
-    (
-        "Content-Security-Policy",
-        "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'",
-    ),
-    ("X-Content-Type-Options", "nosniff"),
-    ("X-Frame-Options", "DENY"),
-    ("Referrer-Policy", "no-referrer"),
-    ("Cross-Origin-Resource-Policy", "same-origin"),
-    ("Cross-Origin-Opener-Policy", "same-origin"),
-]
 _DAY_MS = 86_400_000
 _TABLES_AT_ONCE = _QUESTIONS_AT_ONCE = 1  # to the database: sampling needs a processor, too
 _WAITS_FOR_OTHERS_S = 10.0
@@ -78,15 +68,15 @@ class Site:
         environ["wsgi.errors"] = io.StringIO()  # bottle's own traceback; the log has it from _on_error
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            return start_response(status, [*headers, *_SECURITY_HEADERS], exc_info)
+            return start_response(status, [*headers, *SECURITY], exc_info)
 
         refusal = self._refusal(environ)
         if refusal is None:
             return _Paced(self._app(environ, start), self._pace.end)
         status, headers, why = refusal
-        body = _error(why)
+        body = error_body(why)
         self._pace.end()
-        start(status, [("Content-Type", _JSON_TYPE), ("Content-Length", str(len(body))), *_NO_STORE, *headers])
+        start(status, [("Content-Type", _JSON_TYPE), ("Content-Length", str(len(body))), *NO_STORE, *headers])
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
 
     def _refusal(self, environ: Environ) -> tuple[str, list[tuple[str, str]], str] | None:
@@ -246,10 +236,10 @@ class Site:
                 "error", f"an answer failed: {error.exception!r}; please report this. {where}", level=logging.ERROR
             )
             why = "an error of the program, see the log"
-        for name, value in _NO_STORE:
+        for name, value in NO_STORE:
             error.set_header(name, value)
         error.content_type = _JSON_TYPE
-        return _error(why)
+        return error_body(why)
 
 
 class _Paced:
@@ -300,9 +290,6 @@ class _Table:
             yield _text(lines)
 
 
-_NO_STORE = [("Cache-Control", "no-store")]
-
-
 def _parameters_of(known: tuple[str, ...]) -> dict[str, str]:
     with _refusing():
         return parameters.parse(bottle.request.query_string, known)
@@ -326,17 +313,13 @@ def _json_answer(body: bytes) -> bytes:
 
 
 def _no_store() -> None:
-    for name, value in _NO_STORE:
+    for name, value in NO_STORE:
         bottle.response.set_header(name, value)
 
 
 def _json(value: object) -> bytes:
     """Return a value as JSON. The encoder lets no other thread run meanwhile: only for what is small."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-
-
-def _error(why: str) -> bytes:
-    return _json({"error": why})
 
 
 def _text(lines: list[str]) -> bytes:

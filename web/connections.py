@@ -12,17 +12,36 @@ from enum import Enum
 from typing import Any
 
 from waitress.channel import HTTPChannel
+from waitress.task import ErrorTask
 
 from clock import Clock
+from web.headers import NO_STORE, SECURITY, error_body
 
 _REQUEST_WITHIN_S = 10.0
 _IDLE_FOR_S = 60.0
 _ANSWER_TAKES_S, _ANSWER_TAKES_BYTES = 10.0, 32_768  # whoever reads less than so much in this time does not read
 
 
-class Channel(HTTPChannel):
-    """A connection that counts what it has sent, and that is gone when it is told so, not when the client reads."""
+class Refusal(ErrorTask):
+    """Says as JSON what is wrong with bytes that are no request."""
 
+    def execute(self) -> None:
+        """Answer, and close the connection."""
+        request: Any = self.request
+        headers: Any = self.response_headers
+        error = request.error
+        body = error_body(str(error.reason).lower())
+        self.status = f"{error.code} {error.reason}"
+        headers.extend([("Content-Type", "application/json"), *NO_STORE, *SECURITY])
+        self.set_close_on_finish()
+        self.content_length = len(body)
+        self.write(body)
+
+
+class Channel(HTTPChannel):
+    """A connection that counts what it has sent."""
+
+    error_task_class = Refusal
     sent_bytes = 0
 
     def send(self, data: bytes, do_close: bool = True) -> int:

@@ -18,7 +18,7 @@ from waitress.server import create_server
 
 from clock import Clock
 from settings import WebSettings
-from state_log import StateLog
+from state_log import Ration, StateLog
 from web.api import Site
 from web.auth import Gate
 from web.connections import Channel, Patience
@@ -52,8 +52,7 @@ class WebServer(Worker):
         self._map: dict[int, Any] = {}
         self._server: Any = None
         self._look_mono_s = 0.0
-        for name in ("waitress", "waitress.queue"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)  # what a client does wrong is no news, and has no end
+        _calm_down(clock)
 
     @property
     def trouble(self) -> str | None:
@@ -117,6 +116,15 @@ class WebServer(Worker):
         self._server.channel_class = Channel
         self._state.well("is served")
         logger.info("the page is served at http://%s/", _address(self._settings.host, self.port or 0))
+
+
+def _calm_down(clock: Clock) -> None:
+    """Have waitress log its errors only, some an hour: what clients do is no news, and has no end."""
+    ration = Ration(clock)
+    waitress_logger = logging.getLogger("waitress")
+    waitress_logger.setLevel(logging.ERROR)
+    waitress_logger.filters[:] = [lambda _record: ration.take()]
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
 
 
 def _listener(host: str, port: int) -> socket.socket:

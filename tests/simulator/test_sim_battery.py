@@ -110,3 +110,20 @@ def test_columns_may_come_in_any_order_with_others_between(tmp_path: Path) -> No
     path.write_text("current_a, note, seconds, voltage_v\n1, a, 0, 50\n3, b, 2, 52\n", encoding="utf-8-sig")
     battery = RecordedBattery.from_csv(path)
     assert (battery.voltage_v(1.0), battery.current_a(1.0)) == (51.0, 2.0)
+
+
+def test_the_integral_is_that_of_the_power_in_and_out() -> None:
+    battery = BatteryModel(seed=5)
+    steps = 240_000
+    powers_kw = [
+        battery.voltage_v(at) * battery.current_a(at) / 1000
+        for at in (1000 + 480 * (n + 0.5) / steps for n in range(steps))
+    ]
+    kwh_each = 480 / steps / 3600
+    in_kwh, out_kwh = battery.energy_kwh(1000.0, 1480.0)
+    assert in_kwh == pytest.approx(kwh_each * sum(kw for kw in powers_kw if kw > 0), rel=2e-5)
+    assert out_kwh == pytest.approx(-kwh_each * sum(kw for kw in powers_kw if kw < 0), rel=2e-4)
+    halves = [
+        sum(each) for each in zip(battery.energy_kwh(1000.0, 1300.1), battery.energy_kwh(1300.1, 1480.0), strict=True)
+    ]
+    assert halves == pytest.approx([in_kwh, out_kwh], rel=1e-9)

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from history import Point
 from tests.rig import wait_for
 from tests.test_history import made, row
 from tests.web.stand import Stand, read_all
-from web import connections
+from web import api, connections
 from web.server import FOLDER
 
 GET = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -47,6 +48,10 @@ def test_garbage_is_refused_and_harms_nobody(tmp_path: Path, request_bytes: byte
     with Stand(tmp_path) as stand:
         answer = stand.say(request_bytes)
         assert not answer or statuses(answer)[0] >= 400
+        if answer and status != 400:
+            assert b"Content-Type: application/json" in answer
+            assert b"X-Content-Type-Options: nosniff" in answer
+            assert b'{"error": "' in answer
         if status != 505:
             assert status in statuses(answer) or not answer
         assert stand.get("/openapi.json").status == 200
@@ -195,6 +200,47 @@ def test_a_crowd_of_idle_connections_does_not_keep_others_out(tmp_path: Path) ->
             stand.connect()
         assert stand.get("/openapi.json").status == 200
         assert len(stand.server._map) <= 125
+
+
+def test_an_answer_that_breaks_off_is_cut_and_told_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    made(tmp_path, [row(1_700_000_000_000 + 1000 * number) for number in range(500)])
+
+    def break_off(each: Point) -> str:
+        if each.end_utc_ms == 1_700_000_300_000:
+            raise ZeroDivisionError
+        return str(each.end_utc_ms)
+
+    monkeypatch.setattr(api, "csv_line", break_off)
+    with Stand(tmp_path) as stand:
+        for _ in range(10):
+            connection = stand.connect()
+            connection.sendall(GET.replace(b"/openapi.json", b"/api/history.csv"))
+            answer = read_all(connection)
+            assert b"1700000200000" in answer
+            assert not answer.endswith(b"\r\n0\r\n\r\n")  # the end that a whole answer has
+    told = [record for record in caplog.records if "Exception while serving" in record.message]
+    assert 1 <= len(told) <= 6
+    assert told[0].exc_info
+
+
+def test_an_error_of_the_program_is_500_and_told_in_the_log_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_facts: object) -> None:
+        raise ZeroDivisionError("of mine")
+
+    monkeypatch.setattr(api, "status", fail)
+    with Stand(tmp_path) as stand:
+        for _ in range(3):
+            answer = stand.get("/api/status")
+            assert (answer.status, answer.json) == (500, {"error": "an error of the program, see the log"})
+        assert stand.get("/openapi.json").status == 200
+    told = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert len(told) == 1
+    assert "ZeroDivisionError('of mine')" in told[0].message
+    assert "Traceback" in told[0].message
 
 
 def test_the_stop_waits_for_nobody(tmp_path: Path) -> None:
