@@ -133,8 +133,8 @@ def _check_files(options: argparse.Namespace, database: Path) -> None:
         ours = (options.config, *(Path(f"{database}{suffix}") for suffix in ("", "-wal", "-shm")))
         if path.resolve() in [each.resolve() for each in ours]:
             raise Refused(f"{path} is the daemon's own file: choose another name", EXIT_USAGE)
-        if path.is_dir():
-            raise Refused(f"{path} is a folder: give the name of a file", EXIT_CHECK_FAILED)
+        if path.exists() and not path.is_file():
+            raise Refused(f"{path} is a folder or a device: give the name of a file", EXIT_CHECK_FAILED)
         if path.exists() and not options.force:
             raise Refused(f"{path} is there already: choose another name, or add --force", EXIT_CHECK_FAILED)
         if not path.parent.is_dir():

@@ -15,6 +15,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
     Raises ``OSError``. What stood at ``path`` stays until then, and for ever where the new one cannot be written.
     """
+    path = path.resolve()  # a link stays one
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with part.open("wb") as file:

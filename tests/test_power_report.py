@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from clock import Clock
+from history import open_history
 from store import MIGRATIONS, NAME
 from tests.rig import PROJECT, Rig
 from tests.test_history import insert, made, make, row
@@ -183,7 +184,9 @@ def test_a_file_that_exists_is_written_over_only_if_told_to(tmp_path: Path) -> N
     assert (done.returncode, done.stdout) == (1, "")
     assert "x.csv is there already: choose another name, or add --force" in done.stderr
     assert (tmp_path / "x.csv").read_text() == "precious"
-    assert report(tmp_path, *WHOLE, "--csv", "x.csv", "--force").returncode == 0
+    (tmp_path / "link.csv").symlink_to("x.csv")
+    assert report(tmp_path, *WHOLE, "--csv", "link.csv", "--force").returncode == 0
+    assert (tmp_path / "link.csv").is_symlink()
     assert len((tmp_path / "x.csv").read_text().splitlines()) == 11
 
 
@@ -194,7 +197,8 @@ def test_a_file_that_exists_is_written_over_only_if_told_to(tmp_path: Path) -> N
         (f"{NAME}-wal", 2, "is the daemon's own file"),
         ("config.cfg", 2, "is the daemon's own file"),
         ("nowhere/x.csv", 1, "There is no folder nowhere"),
-        (".", 1, "is a folder"),
+        (".", 1, "is a folder or a device"),
+        ("/dev/null", 1, "is a folder or a device"),
     ],
 )
 def test_what_must_not_or_cannot_be_written_is_refused_first(tmp_path: Path, name: str, code: int, reason: str) -> None:
@@ -232,6 +236,17 @@ def test_the_picture_is_one(tmp_path: Path) -> None:
     pixels = imread(tmp_path / "november.png")
     assert pixels.shape[:2] == (900, 1200)
     assert len({tuple(pixel) for line in pixels[::3] for pixel in line[::3]}) > 3  # the lines have colours
+
+
+def test_the_lines_of_the_picture_are_broken_where_nothing_was_measured_and_nowhere_else(tmp_path: Path) -> None:
+    """Buckets may be shorter than intervals are: that alone is no gap."""
+    picture = pytest.importorskip("report_picture", reason="matplotlib is not installed (requirements-report.txt)")
+    ends = [30_000 * number for number in (1, 2, 3, 4, 24, 25, 26, 27)]
+    with open_history(made(tmp_path, [row(end) for end in ends]), in_daemon=False) as history:
+        for step_ms in (1000, 30_000):
+            drawn = picture._with_breaks(history.points(0, 10**6, step_ms), step_ms)
+            assert [each.end_utc_ms for each in drawn if not each.intervals] == [120_000 + step_ms]
+            assert [each.end_utc_ms for each in drawn if each.intervals] == ends
 
 
 def test_without_matplotlib_it_says_how_to_install_it_and_all_else_works(tmp_path: Path) -> None:
