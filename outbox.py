@@ -15,7 +15,6 @@ It does not help against a disk that neither works nor fails: whoever calls wait
 from __future__ import annotations
 
 import json
-import logging
 import math
 import random
 import sqlite3
@@ -23,20 +22,19 @@ import threading
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-import energy_book
 import tables
 from clock import Clock
-from energy_book import Book, EnergyTotals
+from counters import Counters
+from energy_book import Book, EnergyTotals, restore_book
 from ledger import Audit, Ledger, Tally
+from loans import Loans
 from measurements import Datum, Device, Energy, Interval, IntervalSummary, LastPoints, PowerSample
-from quantities import ALL_BITS, COUNTER_BITS, mask_of
+from quantities import mask_of
 from room import Room
 from store import Store, StoreCorrupt, StoreError, StoreTooNew
 from tables import Held, LeftOpen, Lent, Record
 from timestamps import Timestamps
 from write_behind import WriteBehind
-
-logger = logging.getLogger(__name__)
 
 _UNSTORED_LIMIT = 10_000  # intervals kept in memory while the database cannot be used
 _UNJOURNALED_LIMIT = 100_000  # samples of the open interval, likewise
@@ -67,15 +65,15 @@ class Outbox:
         self._clock = clock
         self._changed = threading.Condition()
         self._ledger = Ledger()
-        self._book = Book()
         self._audit = Audit(clock)
         self._disk = WriteBehind(store, boot_id, clock, limits.sync_interval_s, self._begin_anew)
         self._pending = self._disk.pending
+        self._counters = Counters(self._disk)
+        self._loans = Loans(self._disk)
         self._timestamps = Timestamps(self._disk, boot_id)
         self._room = Room(self._disk, clock, limits.max_bytes, limits.keep_days, self._drop)
         self._loaded = False  # whether it is known what an earlier run left in the database
         self._next_number = (1 << 50) | (random.getrandbits(40) << 8)  # until the database tells
-        self._first_number = 0  # what is older went with a damaged file
         self._on_loan_to = 0  # the newest interval of the last loan: it and older ones are not dropped meanwhile
         self._open: tuple[Interval, bool] | None = None
         self._closed_mono_s = -math.inf
@@ -133,7 +131,7 @@ class Outbox:
             try:
                 with self._store.transaction() as cursor:
                     left = tables.read_open_interval(cursor)
-                    stored = energy_book.restore_book(cursor) or Book()
+                    stored = restore_book(cursor) or Book()
                     self._load(cursor)
             except StoreTooNew:
                 raise
@@ -144,8 +142,7 @@ class Outbox:
             except StoreError as exc:
                 self._disk.trouble(exc)
                 return None
-            if not self._loaded:
-                self._enter(self._book.joined_to(stored))
+            self._counters.join(stored)
             self._loaded, self._disk.may_write = True, left is None
             if left is not None:
                 left = replace(left, last=stored.last_in(left.boot_id))
@@ -171,12 +168,12 @@ class Outbox:
     def last_points(self) -> LastPoints:
         """Return where the energy of the first sample begins: what this boot of the computer measured last."""
         with self._changed:
-            return self._book.last_in(self._boot_id)
+            return self._counters.book.last_in(self._boot_id)
 
     @property
     def totals(self) -> EnergyTotals | None:
         """The counters of energy at the end of the last interval; ``None`` while it is not known what is stored."""
-        return self._book.totals if self._loaded else None
+        return self._counters.totals
 
     # -- samples and intervals in ------------------------------------------------------------------------------------
 
@@ -265,14 +262,14 @@ class Outbox:
         They stay until they are settled. ``avoid``: the MACs of devices to leave out.
         """
         with self._changed:
-            lent = self._lent(count, avoid, newest=False)[:count]
+            lent = self._loans.lend(count, avoid, newest=False)[:count]
             self._on_loan_to = max((each.interval for each in lent), default=0)
             return lent
 
     def lend_newest(self, avoid: Collection[int] = ()) -> list[Lent]:
         """Return the readings of the newest interval that has any that may be sent."""
         with self._changed:
-            return self._lent(1, avoid, newest=True)
+            return self._loans.lend(1, avoid, newest=True)
 
     def settle_delivered(self, lent: Iterable[Lent]) -> None:
         """Take out what the cloud has accepted."""
@@ -282,7 +279,7 @@ class Outbox:
     def settle_rejected(self, lent: Iterable[Lent], message: str) -> None:
         """Set aside what the cloud will never accept, with its reason."""
         with self._changed:
-            lent = self._still_waiting(list(lent))
+            lent = self._loans.still_waiting(list(lent))
             self._pending.rejected += [(each.datum, message) for each in lent]
             self._take_out(lent, "rejected")
 
@@ -342,7 +339,7 @@ class Outbox:
         *,
         earlier: bool = False,
     ) -> list[Datum]:
-        totals = self._count_energy(summary, ended, boot_id, clock_trusted, earlier=earlier)
+        totals = self._counters.count(summary, ended, boot_id, clock_trusted=clock_trusted, earlier=earlier)
         record = self._new_record(summary, ended, boot_id, clock_trusted, totals)
         readings = record.waiting.bit_count()
         changes = {
@@ -367,20 +364,6 @@ class Outbox:
         self._oldest_waiting_utc_ms = self._disk.read(tables.oldest_waiting_utc_ms) if self._disk.usable else None
         self._changed.notify_all()
         return record.data()
-
-    def _count_energy(
-        self, summary: IntervalSummary, ended: Interval, boot_id: str, clock_trusted: bool, *, earlier: bool
-    ) -> Energy | None:
-        """Count the energy of an interval; return what the counters of its row are, ``None`` if that is not known."""
-        if earlier:
-            self._enter(self._book.after_an_earlier(summary, ended))
-            return None
-        self._enter(self._book.after(summary, ended, boot_id, clock_trusted=clock_trusted))
-        return self._book.totals.energy if self._loaded else None
-
-    def _enter(self, book: Book) -> None:
-        self._book = book
-        self._pending.notes[energy_book.NAME] = book.as_json()
 
     def _new_record(
         self, summary: IntervalSummary, ended: Interval, boot_id: str, clock_trusted: bool, totals: Energy | None
@@ -418,7 +401,7 @@ class Outbox:
             free_utc_ms = self._timestamps.take(true_utc_ms)
             if (record := self._pending.records.get(number)) is not None:
                 self._pending.records[number] = replace(record, end_utc_ms=free_utc_ms)
-            elif number >= self._first_number:
+            elif number >= self._disk.first_number:
                 self._pending.stamped[number] = free_utc_ms
             else:
                 return  # counted as dropped when its file was moved aside
@@ -436,46 +419,8 @@ class Outbox:
 
     # -- lending and settling ----------------------------------------------------------------------------------------
 
-    def _lent(self, count: int, avoid: Collection[int], *, newest: bool) -> list[Lent]:
-        """Return readings of whole intervals: of the newest, or of the oldest until there are ``count``.
-
-        Counters are lent once they are in the database: after a kill they would be less than what was sent.
-        """
-        if not self._disk.usable:
-            self._disk.write()
-        if self._disk.usable:
-            return self._disk.read(lambda cursor: tables.sendable(cursor, count, avoid, newest=newest)) or []
-        lent: list[Lent] = []
-        records = [each for each in self._pending.records.values() if each.number not in self._disk.tied]
-        for record in reversed(records) if newest else records:
-            if len(lent) >= count:
-                break
-            if record.device.mac not in avoid and (not lent or record.device.mac == lent[0].datum.mac):
-                lent += [each for each in record.lent() if each.bit not in COUNTER_BITS]
-        return lent
-
-    def _still_waiting(self, lent: Sequence[Lent]) -> list[Lent]:
-        """Return what has not been settled by another borrower: a reload can leave an uploader behind."""
-        waiting = {number: self._waiting_bits(number) for number in {each.interval for each in lent}}
-        return [each for each in lent if each.bit & waiting[each.interval]]
-
-    def _waiting_bits(self, number: int) -> int:
-        if (record := self._pending.records.get(number)) is not None:
-            return record.waiting
-        bits = self._disk.read(lambda cursor: tables.waiting_bits(cursor, number))
-        if number < self._first_number:
-            return 0  # counted as dropped when its file was moved aside
-        return (ALL_BITS if bits is None else bits) & ~self._pending.settled.get(number, 0)
-
     def _take_out(self, lent: Iterable[Lent], what: str) -> None:
-        pending = self._pending
-        for each in self._still_waiting(list(lent)):
-            number = each.interval
-            if (record := pending.records.get(number)) is not None:
-                pending.records[number] = replace(record, waiting=record.waiting & ~each.bit)
-            else:
-                pending.settled[number] = pending.settled.get(number, 0) | each.bit
-            self._ledger.gone(what, 1)
+        self._ledger.gone(what, self._loans.take_out(list(lent)))
         self._count(f"readings_{what}")
         self._on_loan_to = 0
         self._room.history_grows()
@@ -499,24 +444,8 @@ class Outbox:
         self._ledger.held = sum(each.waiting.bit_count() for each in self._pending.held())
         self._pending.counts.update(self._ledger.counts)
         self._pending.opened = self._open
-        if not self._loaded:
-            self._salvage_counters()
-        self._enter(self._book)
-        self._first_number = min(self._pending.records, default=self._next_number)
-
-    def _salvage_counters(self) -> None:
-        """Take the counters over from the damaged file, which was moved aside before anybody had read them."""
-        stored = self._store.salvage(energy_book.read_book)
-        if stored is None:
-            stored = self._store.salvage(energy_book.book_of_newest_interval)
-        if stored is not None:
-            logger.warning("the counters of energy were read out of the damaged database and go on")
-            self._book = self._book.joined_to(stored)
-        else:
-            logger.critical(
-                "the counters of energy could not be read out of the damaged database: they begin at 0 again. Add what "
-                "they were at last by hand"
-            )
+        self._counters.begin_new_file()
+        self._disk.first_number = min(self._pending.records, default=self._next_number)
 
     def _check_sums(self, *, rows_too: bool) -> None:
         rows = self._disk.read(tables.count_waiting) if rows_too and self._disk.usable else None

@@ -118,6 +118,8 @@ class WriteBehind:
         """Intervals that are closed, but on disk only as an open one with samples."""
         self.uncertain: set[int] = set()
         """Intervals of which nobody can tell whether they are on disk."""
+        self.first_number = 0
+        """The oldest interval that did not go with a damaged file."""
         self.store = store
         self._boot_id = boot_id
         self._clock = clock

@@ -2,11 +2,11 @@
 
     python3 -m benchmarks.web_flood [--seconds 60] [--sample-ms 500] [--clients 1000]
 
-Three runs of the same length: without the page, with the page and one browser's worth of requests, and with the page
-under a flood. A fifth of the flood says nothing, a fifth sends a request a byte a second (slow-loris), a fifth asks for
-the table and never reads it, the rest asks for values, history, metrics and nonsense as fast as it is answered. All of
-it comes from a process of its own, at the lowest priority: on a machine of two processors it would else take the time
-away from the daemon's process as a whole, which no daemon can help. Starts are timed as in ``timing.py``.
+Three daemons side by side, so that whatever else this computer does concerns them alike: one without the page, one with
+a person looking at it, one under the flood. A fifth of the flood says nothing, a fifth sends a request a byte a second
+(slow-loris), a fifth asks for the table and never reads it, the rest asks for values, history, metrics and nonsense as
+fast as it is answered. It comes from a process of its own at the lowest priority: on two processors it would else take
+the time away from whole processes, which no daemon can help. Starts are timed as in ``timing.py``.
 
 With ``--history`` the daemon finds a database with that many intervals, so that the answers cost something.
 """
@@ -21,6 +21,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.stand import CLOCK, Figure, Stand, Usage, percentile, print_table, say
@@ -140,50 +141,97 @@ def fill(folder: Path, intervals: int) -> None:
     store.close()
 
 
-def measure(name: str, seconds: float, sample_ms: int, clients: int | None, history: int) -> tuple[list[Figure], Usage]:
-    """Return the rows of one run; ``clients``: how many flood the page, ``None`` if there is no page."""
-    with Stand() as stand, socket.create_server(("127.0.0.1", 0)) as free:
-        port = int(free.getsockname()[1])
-        free.close()
+@dataclass(slots=True)
+class Run:
+    """One daemon: ``clients`` flood its page, one looks at it as a person does, ``None``: it has no page."""
+
+    name: str
+    clients: int | None
+    stand: Stand
+    port: int = 0
+    before: Usage | None = None
+    after: Usage | None = None
+    flood: subprocess.Popen[bytes] | None = None
+
+    def start(self, sample_ms: int, history: int) -> None:
+        """Start the daemon, with so many intervals in its database."""
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = int(free.getsockname()[1])
         if history:
-            fill(stand.folder, history)
-        stand.start(
-            sample_ms=sample_ms, report_ms=max(_REPORT_MS, sample_ms), web_port=None if clients is None else port
-        )
-        since_mono_s = stand.spawned_mono_s + _WARM_UP_S
-        stand.run_until(since_mono_s)
-        before, flooding = stand.usage(), None
-        if clients is not None:
-            command = [sys.executable, "-m", "benchmarks.web_flood", "--flood", str(port), "--clients", str(clients)]
-            flooding = subprocess.Popen(command, stdin=subprocess.PIPE)
-        stand.run_until(since_mono_s + seconds)
-        usage = stand.usage()
-        if flooding is not None:
-            flooding.communicate(timeout=20)
-        stand.stop()
-        starts_mono_s, apart_ms = sample_starts(stand, since_mono_s, sample_ms / 1000)
-        misses = sum(sum(missed(meter, since_mono_s, sample_ms / 1000)) for meter in (stand.voltage, stand.current))
-    grid = fit(starts_mono_s, sample_ms / 1000)
-    late_ms = [abs(grid.deviation_ms(start)) for start in starts_mono_s]
-    bound = _ON_TIME_MS if sample_ms >= 500 else None
+            fill(self.stand.folder, history)
+        port = None if self.clients is None else self.port
+        self.stand.start(sample_ms=sample_ms, report_ms=max(_REPORT_MS, sample_ms), web_port=port)
+
+    def begin(self) -> None:
+        """Begin the flood."""
+        self.before = self.stand.usage()
+        if self.clients is not None:
+            command = [sys.executable, "-m", "benchmarks.web_flood", "--flood", str(self.port)]
+            self.flood = subprocess.Popen([*command, "--clients", str(self.clients)], stdin=subprocess.PIPE)
+
+    def end(self) -> None:
+        """End the flood and the daemon."""
+        self.after = self.stand.usage()
+        if self.flood is not None:
+            self.flood.communicate(timeout=20)
+        self.stand.stop()
+
+    def figures(self, since_mono_s: float, sample_ms: int) -> list[Figure]:
+        """Return the rows of the table."""
+        assert self.before is not None
+        assert self.after is not None
+        interval_s, stand, name = sample_ms / 1000, self.stand, self.name
+        starts_mono_s, apart_ms = sample_starts(stand, since_mono_s, interval_s)
+        misses = sum(sum(missed(meter, since_mono_s, interval_s)) for meter in (stand.voltage, stand.current))
+        grid = fit(starts_mono_s, interval_s)
+        late_ms = [abs(grid.deviation_ms(start)) for start in starts_mono_s]
+        lasted_s = self.after.mono_s - self.before.mono_s
+        late = f"{name}: start off its due time"
+        return [
+            Figure(what=f"{name}: samples", value=len(starts_mono_s), digits=0),
+            Figure(what=f"{name}: due times missed by a meter", value=misses, digits=0),
+            *(
+                Figure(what=f"{late}, p{percent}", value=percentile(late_ms, percent / 100), unit="ms")
+                for percent in (50, 90, 95)
+            ),
+            Figure(what=f"{late}, p99", value=percentile(late_ms, 0.99), unit="ms", at_most=_ON_TIME_MS),
+            Figure(what=f"{late}, longest", value=max(late_ms), unit="ms"),
+            Figure(what=f"{name}: between the two queries, p99", value=percentile(apart_ms, 0.99), unit="ms"),
+            Figure(what=f"{name}: CPU", value=(self.after.cpu_s - self.before.cpu_s) / lasted_s * 100, unit="%"),
+            Figure(what=f"{name}: memory, VmRSS", value=self.after.rss_mb, unit="MB"),
+        ]
+
+
+def measure(seconds: float, sample_ms: int, clients: int, history: int) -> list[Figure]:
+    """Return the rows of the table: three daemons side by side."""
+    with Stand() as none, Stand() as one, Stand() as many:
+        runs = [
+            Run("no page", None, none),
+            Run("page, a person", 1, one),
+            Run(f"page, {clients} clients", clients, many),
+        ]
+        for run in runs:
+            run.start(sample_ms, history)
+        since_mono_s = CLOCK.mono_s() + _WARM_UP_S
+        many.run_until(since_mono_s)
+        for run in runs:
+            run.begin()
+        many.run_until(since_mono_s + seconds)
+        for run in runs:
+            run.end()
+        figures = [figure for run in runs for figure in run.figures(since_mono_s, sample_ms)]
+    without, person, crowd = (run.after.rss_mb for run in runs if run.after is not None)
     return [
-        Figure(what=f"{name}: samples", value=len(starts_mono_s), digits=0),
-        Figure(what=f"{name}: due times missed by a meter", value=misses, digits=0),
-        Figure(what=f"{name}: start off its due time, p50", value=percentile(late_ms, 0.5), unit="ms"),
-        Figure(what=f"{name}: start off its due time, p99", value=percentile(late_ms, 0.99), unit="ms", at_most=bound),
-        Figure(what=f"{name}: start off its due time, longest", value=max(late_ms), unit="ms"),
-        Figure(what=f"{name}: between the two queries, p99", value=percentile(apart_ms, 0.99), unit="ms"),
-        Figure(
-            what=f"{name}: CPU", value=(usage.cpu_s - before.cpu_s) / (usage.mono_s - before.mono_s) * 100, unit="%"
-        ),
-        Figure(what=f"{name}: memory, VmRSS", value=usage.rss_mb, unit="MB"),
-    ], usage
+        *figures,
+        Figure(what="memory that the page takes", value=person - without, unit="MB", at_most=15.0),
+        Figure(what="memory that the page takes in the flood", value=crowd - without, unit="MB", at_most=15.0),
+    ]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print. Return the exit code."""
     parser = argparse.ArgumentParser(prog="python3 -m benchmarks.web_flood", description="Does a flood cost samples?")
-    parser.add_argument("--seconds", type=float, default=60.0, help="length of each run (60)")
+    parser.add_argument("--seconds", type=float, default=60.0, help="length of the run (60)")
     parser.add_argument("--sample-ms", type=int, default=500, help="the sample interval (500)")
     parser.add_argument("--clients", type=int, default=1000, help="connections of the flood (1000)")
     parser.add_argument("--history", type=int, default=0, help="intervals in the database (none)")
@@ -192,21 +240,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.flood is not None:
         flood(options.flood, options.clients)
         return 0
-    figures: list[Figure] = []
-    usages = []
-    for name, clients in (
-        ("no page", None),
-        ("page, 1 client", 1),
-        (f"page, {options.clients} clients", options.clients),
-    ):
-        say(f"{name}: {options.seconds:g} s")
-        rows, usage = measure(name, options.seconds, options.sample_ms, clients, options.history)
-        figures += rows
-        usages.append(usage)
-    more_mb = usages[1].rss_mb - usages[0].rss_mb
-    figures.append(Figure(what="memory that the page takes", value=more_mb, unit="MB", at_most=15.0))
-    more_mb = usages[2].rss_mb - usages[0].rss_mb
-    figures.append(Figure(what="memory that the page takes under the flood", value=more_mb, unit="MB", at_most=15.0))
+    say(f"{options.seconds:g} s at {options.sample_ms} ms")
+    figures = measure(options.seconds, options.sample_ms, options.clients, options.history)
     return print_table(f"Flood of the page: {options.seconds:g} s at {options.sample_ms} ms", figures)
 
 

@@ -137,8 +137,8 @@ def test_coverage_is_of_the_energy_or_where_there_is_none_of_the_charge() -> Non
 def test_what_is_stored_is_read_back_as_it_was_or_refused(tmp_path: Path) -> None:
     box = Box(tmp_path)
     close_hours(box, 1, 2)
-    text = box._book.as_json()
-    assert Book.from_json(text) == box._book
+    text = box._counters.book.as_json()
+    assert Book.from_json(text) == box._counters.book
     for damaged in ("", "null", "[]", "{}", text[:-9], text.replace("6.0", "NaN"), text.replace("6.0", "-6.0")):
         with pytest.raises(DamagedRow):
             Book.from_json(damaged)

@@ -9,10 +9,9 @@ worked at, and the others wait. No text of a request reaches SQL, a path of the 
 from __future__ import annotations
 
 import io
-import json
 import logging
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,9 @@ import bottle
 from history import HistoryError
 from state_log import StateLog
 from web import parameters
-from web.answers import CSV_HEADING, Answers, columns, csv_line, history_of, period_energy, point
+from web.answers import Answers, history_of, period_energy
 from web.auth import Gate, TriedTooOften
+from web.bodies import Paced, Table, as_json, pieces_of_columns, pieces_of_points
 from web.facts import Facts
 from web.files import StaticFiles
 from web.headers import NO_STORE, SECURITY, error_body
@@ -38,9 +38,6 @@ logger = logging.getLogger(__name__)
 _DAY_MS = 86_400_000
 _TABLES_AT_ONCE = _QUESTIONS_AT_ONCE = 1  # to the database: sampling needs a processor, too
 _WAITS_FOR_OTHERS_S = 10.0
-_POINTS_IN_PIECE = 20
-_LINES_IN_PIECE = 50
-_VALUES_IN_PIECE = 500
 _JSON_TYPE = "application/json"
 
 Environ = Mapping[str, Any]
@@ -72,7 +69,7 @@ class Site:
 
         refusal = self._refusal(environ)
         if refusal is None:
-            return _Paced(self._app(environ, start), self._pace.end)
+            return Paced(self._app(environ, start), self._pace.end)
         status, headers, why = refusal
         body = error_body(why)
         self._pace.end()
@@ -146,7 +143,7 @@ class Site:
         _parameters_of(())
         why = unhealthy(self._facts)
         if why is None:
-            return _json_answer(_json({"status": "ok"}))
+            return _json_answer(as_json({"status": "ok"}))
         raise bottle.HTTPError(503, why)
 
     def _metrics(self) -> bytes:
@@ -157,7 +154,7 @@ class Site:
 
     def _plain(self, answer: Callable[[], Mapping[str, Any]]) -> bytes:
         _parameters_of(())
-        return _json_answer(_json(answer()))
+        return _json_answer(as_json(answer()))
 
     # -- what the database says --------------------------------------------------------------------------------------
 
@@ -165,12 +162,12 @@ class Site:
         values = _parameters_of(("from", "to"))
         with _refusing():
             if not values:
-                return _json_answer(_json(self._answers.periods()))
+                return _json_answer(as_json(self._answers.periods()))
             to_utc_ms = parameters.when_utc_ms(values, "to", self._facts.now_utc_ms)
             from_utc_ms = parameters.when_utc_ms(values, "from", 0)
             parameters.check_period(from_utc_ms, to_utc_ms)
             with self._one_question(), history_of(self._facts) as history:
-                return _json_answer(_json(period_energy(history.energy(from_utc_ms, to_utc_ms))))
+                return _json_answer(as_json(period_energy(history.energy(from_utc_ms, to_utc_ms))))
 
     def _history(self) -> Iterator[bytes]:
         values = _parameters_of(("from", "to", "step", "columns"))
@@ -184,7 +181,7 @@ class Site:
                 points = history.points(from_utc_ms, to_utc_ms, step_ms)
         _json_answer(b"")
         head = {"from": from_utc_ms, "to": to_utc_ms, "step_ms": step_ms}
-        return _pieces_of_columns(head, points) if by_column else _pieces_of_points(head, points)
+        return pieces_of_columns(head, points) if by_column else pieces_of_points(head, points)
 
     def _table(self) -> Iterable[bytes]:
         values = _parameters_of(("from", "to", "step"))
@@ -208,7 +205,7 @@ class Site:
             return iter(())
         if not self._tables.acquire(blocking=False):
             raise bottle.HTTPError(503, "another table is just being fetched: try again when it is done")
-        return _Table(points, self._pace.breathe, self._tables.release)
+        return Table(points, self._pace.breathe, self._tables.release)
 
     @contextmanager
     def _one_question(self) -> Iterator[None]:
@@ -242,54 +239,6 @@ class Site:
         return error_body(why)
 
 
-class _Paced:
-    """The pieces of an answer; ``end`` is called when the last is out or nobody wants more."""
-
-    def __init__(self, answer: Iterable[bytes], end: Callable[[], object]) -> None:
-        self._answer = answer
-        self._end = end
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self._answer)
-
-    def close(self) -> None:
-        """Called by the server at the end, whatever the end was."""
-        close = getattr(self._answer, "close", None)
-        if close is not None:
-            close()
-        self._end()
-
-
-class _Table:
-    """The lines of the table, some at a time, with ``breathe`` between; ``release`` is called once, at the end."""
-
-    def __init__(self, points: Iterator[Any], breathe: Callable[[], object], release: Callable[[], object]) -> None:
-        self._breathe = breathe
-        self._pieces = self._lines(points)
-        self._release: Callable[[], object] | None = release
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self._pieces
-
-    def close(self) -> None:
-        """Called by the server at the end, whatever the end was."""
-        self._pieces.close()
-        if self._release is not None:
-            self._release()
-            self._release = None
-
-    def _lines(self, points: Iterator[Any]) -> Generator[bytes, None, None]:
-        lines = [CSV_HEADING]
-        for each in points:
-            lines.append(csv_line(each))
-            if len(lines) >= _LINES_IN_PIECE:
-                yield _text(lines)
-                lines.clear()
-                self._breathe()
-        if lines:
-            yield _text(lines)
-
-
 def _parameters_of(known: tuple[str, ...]) -> dict[str, str]:
     with _refusing():
         return parameters.parse(bottle.request.query_string, known)
@@ -315,41 +264,3 @@ def _json_answer(body: bytes) -> bytes:
 def _no_store() -> None:
     for name, value in NO_STORE:
         bottle.response.set_header(name, value)
-
-
-def _json(value: object) -> bytes:
-    """Return a value as JSON. The encoder lets no other thread run meanwhile: only for what is small."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-
-
-def _text(lines: list[str]) -> bytes:
-    return ("\r\n".join(lines) + "\r\n").encode()
-
-
-def _pieces_of_points(head: Mapping[str, object], points: list[Any]) -> Iterator[bytes]:
-    yield _json(head)[:-1] + b', "points": ['
-    for begin in range(0, len(points), _POINTS_IN_PIECE):
-        piece = [point(each) for each in points[begin : begin + _POINTS_IN_PIECE]]
-        yield (b", " if begin else b"") + _json(piece)[1:-1]
-    yield b"]}"
-
-
-def _pieces_of_columns(head: Mapping[str, object], points: list[Any]) -> Iterator[bytes]:
-    yield _json(head)[:-1]
-    for name, values in columns(points):
-        yield f', "{name}": '.encode()
-        if isinstance(values, list):
-            yield from _pieces_of_list(values)
-        else:
-            for number, (field, each) in enumerate(values.items()):
-                yield ("{" if number == 0 else ", ").encode() + f'"{field}": '.encode()
-                yield from _pieces_of_list(each)
-            yield b"}"
-    yield b"}"
-
-
-def _pieces_of_list(values: list[Any]) -> Iterator[bytes]:
-    yield b"["
-    for begin in range(0, len(values), _VALUES_IN_PIECE):
-        yield (b", " if begin else b"") + _json(values[begin : begin + _VALUES_IN_PIECE])[1:-1]
-    yield b"]"

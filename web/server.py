@@ -8,6 +8,7 @@ whoever is slow or silent is dropped in time (``connections.py``); at the stop n
 from __future__ import annotations
 
 import logging
+import select
 import socket
 import sys
 from pathlib import Path
@@ -70,7 +71,7 @@ class WebServer(Worker):
         if self._server is None:
             self._listen()
             return
-        wasyncore.loop(timeout=_LOOP_S, map=self._map, use_poll=hasattr(wasyncore, "poll2"), count=1)
+        wasyncore.loop(timeout=_LOOP_S, map=self._map, use_poll=hasattr(select, "poll"), count=1)
         now_mono_s = self.clock.mono_s()
         if now_mono_s >= self._look_mono_s or len(self._map) >= _CONNECTIONS:
             self._look_mono_s = now_mono_s + _LOOK_EVERY_S

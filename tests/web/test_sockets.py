@@ -14,7 +14,7 @@ from history import Point
 from tests.rig import wait_for
 from tests.test_history import made, row
 from tests.web.stand import Stand, read_all
-from web import api, connections
+from web import api, bodies, connections
 from web.server import FOLDER
 
 GET = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -212,7 +212,7 @@ def test_an_answer_that_breaks_off_is_cut_and_told_in_the_log(
             raise ZeroDivisionError
         return str(each.end_utc_ms)
 
-    monkeypatch.setattr(api, "csv_line", break_off)
+    monkeypatch.setattr(bodies, "csv_line", break_off)
     with Stand(tmp_path) as stand:
         for _ in range(10):
             connection = stand.connect()
