@@ -16,8 +16,10 @@ const RANGES = {
 };
 const STEPS_MS = [1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600].map((s) => s * 1000);
 const DEADLINE_MS = 15_000;
+const SOON_MS = 5000;
 
 const element = (id) => document.getElementById(id);
+const isEmpty = () => columns === null || columns.seconds.length === 0;
 const chosen = () => RANGES[document.querySelector("input[name=range]:checked").value];
 
 let columns = null; // seconds since the epoch, and for each quantity mean, minimum, maximum, uncertainty
@@ -30,7 +32,7 @@ let started = false;
 export function startHistory() {
   const poller = new Poller({
     url: historyUrl,
-    everyMs: () => Math.min(10 * MINUTE_MS, Math.max(5000, stepMs)),
+    everyMs: () => (isEmpty() ? SOON_MS : Math.min(10 * MINUTE_MS, Math.max(SOON_MS, stepMs))),
     deadlineMs: DEADLINE_MS,
     onAnswer: takeHistory,
     onFailure: (reason) => showFailure(reason ?? "there is no answer"),

@@ -14,7 +14,7 @@ const DIRECTIONS = {
   charging: ["▲", "Charging"],
   discharging: ["▼", "Discharging"],
   idle: ["■", "Idle: no current to speak of"],
-  unknown: ["?", "Not known whether it charges"],
+  unknown: ["?", "Direction not known"],
 };
 
 const element = (id) => document.getElementById(id);
