@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 QUANTITIES = ("voltage_v", "current_a", "power_kw")
 _FLOWS = ("energy_in_kwh", "energy_out_kwh", "charge_in_ah", "charge_out_ah")
 _ANSWER_WITHIN_S = 5.0
+_ASK_AGAIN_AFTER_S = 5.0
 
 Answer = dict[str, Any]
 
@@ -38,7 +39,8 @@ class Answers:
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
         self._lock = threading.Lock()
-        self._today: tuple[object, Answer | None] | None = None
+        self._today: tuple[object, Answer | None] = (None, None)
+        self._again_mono_s = 0.0  # what could not be read is asked for again
         self._periods: tuple[object, Answer] | None = None
 
     def latest(self) -> Answer:
@@ -71,8 +73,10 @@ class Answers:
         begin_utc_ms = local_day_utc_ms(self._facts.now_utc_ms)
         asked = (begin_utc_ms, None if closed is None else closed[0])
         with self._lock:
-            if self._today is None or self._today[0] != asked:
+            now_mono_s = self._facts.clock.mono_s()
+            if self._today[0] != asked or (self._today[1] is None and now_mono_s >= self._again_mono_s):
                 self._today = (asked, self._energy_since(begin_utc_ms))
+                self._again_mono_s = now_mono_s + _ASK_AGAIN_AFTER_S
             return self._today[1]
 
     def _energy_since(self, begin_utc_ms: int) -> Answer | None:

@@ -13,13 +13,14 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import bottle
 
-from history import HistoryError
+from history import History, HistoryError
 from state_log import StateLog
 from web import parameters
 from web.answers import Answers, history_of, period_energy
@@ -175,9 +176,9 @@ class Site:
             to_utc_ms = parameters.when_utc_ms(values, "to", self._facts.now_utc_ms)
             from_utc_ms = parameters.when_utc_ms(values, "from", max(0, to_utc_ms - _DAY_MS))
             parameters.check_period(from_utc_ms, to_utc_ms)
-            step_ms = parameters.step_ms(values, to_utc_ms - from_utc_ms, self._facts.report_interval_ms)
             by_column = parameters.flag(values, "columns")
             with self._one_question(), history_of(self._facts) as history:
+                step_ms = self._step_ms(values, _span_ms(history, from_utc_ms, to_utc_ms))
                 points = history.points(from_utc_ms, to_utc_ms, step_ms)
         _json_answer(b"")
         head = {"from": from_utc_ms, "to": to_utc_ms, "step_ms": step_ms}
@@ -189,15 +190,13 @@ class Site:
             to_utc_ms = parameters.when_utc_ms(values, "to", self._facts.now_utc_ms)
             from_utc_ms = parameters.when_utc_ms(values, "from", 0)
             parameters.check_period(from_utc_ms, to_utc_ms)
-            step_ms = None
-            if "step" in values:
-                step_ms = parameters.step_ms(values, to_utc_ms - from_utc_ms, self._facts.report_interval_ms)
             with self._one_question(), history_of(self._facts) as history:
-                points = (
-                    history.intervals(from_utc_ms, to_utc_ms)
-                    if step_ms is None
-                    else iter(history.points(from_utc_ms, to_utc_ms, step_ms))
-                )
+                if "step" in values:
+                    step_ms = self._step_ms(values, _span_ms(history, from_utc_ms, to_utc_ms))
+                    points = iter(history.points(from_utc_ms, to_utc_ms, step_ms))
+                else:
+                    points = history.intervals(from_utc_ms, to_utc_ms)
+                points = chain(list(islice(points, 1)), points)  # if the first fails, that is said
         bottle.response.content_type = "text/csv; charset=utf-8"
         bottle.response.set_header("Content-Disposition", 'attachment; filename="power_history.csv"')
         _no_store()
@@ -206,6 +205,9 @@ class Site:
         if not self._tables.acquire(blocking=False):
             raise bottle.HTTPError(503, "another table is just being fetched: try again when it is done")
         return Table(points, self._pace.breathe, self._tables.release)
+
+    def _step_ms(self, values: Mapping[str, str], span_ms: int) -> int:
+        return parameters.step_ms(values, span_ms, self._facts.report_interval_ms)
 
     @contextmanager
     def _one_question(self) -> Iterator[None]:
@@ -253,6 +255,12 @@ def _refusing() -> Iterator[None]:
         raise bottle.HTTPError(400, str(exc)) from exc
     except HistoryError as exc:
         raise bottle.HTTPError(503, str(exc)) from exc
+
+
+def _span_ms(history: History, from_utc_ms: int, to_utc_ms: int) -> int:
+    """Return how long the part of a period is of which there is history, in milliseconds; 1 at least."""
+    oldest_utc_ms, newest_utc_ms = history.extent_utc_ms() or (to_utc_ms, from_utc_ms)
+    return max(1, min(to_utc_ms, newest_utc_ms) - max(from_utc_ms, oldest_utc_ms - 1))
 
 
 def _json_answer(body: bytes) -> bytes:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import hmac
 import ipaddress
 import re
@@ -47,7 +48,7 @@ class Gate:
         self._password = None if password is None else password.encode()
         self._clock = clock
         self._lock = threading.Lock()
-        self._failed: OrderedDict[str, deque[float]] = OrderedDict()
+        self._failed: OrderedDict[str, deque[tuple[float, bytes]]] = OrderedDict()
         self._failed_of_all: deque[float] = deque(maxlen=_TRIES_OF_ALL)
         self._known: OrderedDict[str, None] = OrderedDict()
 
@@ -76,26 +77,28 @@ class Gate:
             self._check_tries(who)
             given = _password_in(authorization)
             if given is not None and hmac.compare_digest(given, self._password):
-                self._failed.pop(who, None)
                 _remember(self._known, who, None)
                 return True
-            self._note_failure(who)
+            self._note_failure(who, authorization)
             return False
 
     def _check_tries(self, who: str) -> None:
         now_mono_s = self._clock.mono_s()
         own = self._failed.get(who)
-        waits_s = [own[0] + _TRIES_WITHIN_S - now_mono_s] if own is not None and len(own) == _TRIES else []
+        waits_s = [own[0][0] + _TRIES_WITHIN_S - now_mono_s] if own is not None and len(own) == _TRIES else []
         if who not in self._known and len(self._failed_of_all) == _TRIES_OF_ALL:
             waits_s.append(self._failed_of_all[0] + _TRIES_WITHIN_S - now_mono_s)
         if waits_s and max(waits_s) > 0:
             raise TriedTooOften(max(waits_s))
 
-    def _note_failure(self, who: str) -> None:
-        now_mono_s = self._clock.mono_s()
-        _remember(self._failed, who, self._failed.get(who, deque(maxlen=_TRIES)))
-        self._failed[who].append(now_mono_s)
-        self._failed_of_all.append(now_mono_s)
+    def _note_failure(self, who: str, authorization: str) -> None:
+        """Count a try. The same one again is none: a page that goes on with an old password guesses nothing."""
+        now_mono_s, what = self._clock.mono_s(), hashlib.sha256(authorization.encode()).digest()
+        tries = self._failed.get(who, deque(maxlen=_TRIES))
+        _remember(self._failed, who, tries)
+        if not any(tried == what and now_mono_s - tried_mono_s < _TRIES_WITHIN_S for tried_mono_s, tried in tries):
+            tries.append((now_mono_s, what))
+            self._failed_of_all.append(now_mono_s)
 
 
 def _remember(kept: OrderedDict[str, _T], who: str, what: _T) -> None:

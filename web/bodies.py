@@ -53,20 +53,26 @@ class Table:
     def close(self) -> None:
         """Called by the server at the end, whatever the end was."""
         self._pieces.close()
+        self._end()
+
+    def _end(self) -> None:
         if self._release is not None:
             self._release()
             self._release = None
 
     def _lines(self, points: Iterator[Any]) -> Generator[bytes, None, None]:
         lines = [CSV_HEADING]
-        for each in points:
-            lines.append(csv_line(each))
-            if len(lines) >= _LINES_IN_PIECE:
+        try:
+            for each in points:
+                lines.append(csv_line(each))
+                if len(lines) >= _LINES_IN_PIECE:
+                    yield _text(lines)
+                    lines.clear()
+                    self._breathe()
+            if lines:
                 yield _text(lines)
-                lines.clear()
-                self._breathe()
-        if lines:
-            yield _text(lines)
+        finally:  # bottle does not close what fails at its first piece
+            self._end()
 
 
 def _text(lines: list[str]) -> bytes:

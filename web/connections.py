@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Any
 
 from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.task import ErrorTask
 
 from clock import Clock
@@ -38,9 +39,21 @@ class Refusal(ErrorTask):
         self.write(body)
 
 
+class Request(HTTPRequestParser):
+    """A request; one with an address that is none (``http://[``) is refused like every other that is wrong."""
+
+    def parse_header(self, header_plus: bytes) -> None:
+        """Take the header apart. Raises ``ParsingError``."""
+        try:
+            super().parse_header(header_plus)
+        except ValueError as exc:
+            raise ParsingError(str(exc)) from exc
+
+
 class Channel(HTTPChannel):
     """A connection that counts what it has sent."""
 
+    parser_class = Request
     error_task_class = Refusal
     sent_bytes = 0
 

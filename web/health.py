@@ -34,8 +34,8 @@ class Finding:
 
 def status(facts: Facts) -> dict[str, Any]:
     """Return how the daemon is doing, as ``/api/status`` says it. Blocks 1 s at most."""
-    delivery = _last_delivery(facts)
-    parts = list(_findings(facts, delivery))
+    delivery, unreadable = _last_delivery(facts)
+    parts = list(_findings(facts, delivery, unreadable))
     return {
         "overall": max((part.state for part in parts if part.state != "off"), key=_ORDER.index),
         "parts": [asdict(part) for part in parts],
@@ -52,21 +52,22 @@ def unhealthy(facts: Facts) -> str | None:
     without_s = facts.without_sample_s
     if without_s <= facts.unhealthy_after_s:
         return None
-    troubles = [str(each["trouble"]) for each in facts.meters().values() if each["trouble"]]
-    reason = f": {'; '.join(troubles)}" if troubles else ""
-    return _line(facts, f"no meter has given a good sample for {duration_text(without_s)}{reason}")
+    troubles = [_line(facts, f"{name}: {each['trouble']}") for name, each in facts.meters().items() if each["trouble"]]
+    return f"no meter has given a good sample for {duration_text(without_s)}" + "".join(
+        f"; {each}" for each in troubles
+    )
 
 
-def _findings(facts: Facts, delivery: dict[str, Any] | None) -> Iterator[Finding]:
+def _findings(facts: Facts, delivery: dict[str, Any] | None, unreadable: str | None) -> Iterator[Finding]:
     yield _meters(facts)
-    yield _cloud(facts, delivery)
+    yield _cloud(facts, delivery, is_known=unreadable is None)
     if facts.has_redis:
         yield _judged(facts, "Redis", facts.trouble_of("redis"), "takes the latest values")
     else:
         yield Finding(name="Redis", state="off", text="not used")
     yield _judged(facts, "Clock", facts.trouble_of("reporter"), "the time is known")
     yield _ledger(facts)
-    yield _judged(facts, "Database", facts.database_trouble, "works", state="error")
+    yield _judged(facts, "Database", facts.database_trouble or unreadable, "works", state="error")
     own = {"uploader", "redis", "reporter", *facts.meters()}
     troubles = [part.trouble for part in facts.parts() if part.trouble is not None and part.name not in own]
     refused = facts.refused()
@@ -79,13 +80,16 @@ def _meters(facts: Facts) -> Finding:
     for name, meter in facts.meters().items():
         works = works and bool(meter["works"])
         words = "works" if meter["works"] else meter["trouble"] or "has not answered yet"
-        texts.append(f"{name}: {words}")
-    return Finding(name="Meters", state="ok" if works else "error", text=_line(facts, "; ".join(texts)))
+        texts.append(_line(facts, f"{name}: {words}"))
+    return Finding(name="Meters", state="ok" if works else "error", text="; ".join(texts))
 
 
-def _cloud(facts: Facts, delivery: dict[str, Any] | None) -> Finding:
+def _cloud(facts: Facts, delivery: dict[str, Any] | None, *, is_known: bool) -> Finding:
     waiting, oldest_s, trouble = facts.readings_waiting, facts.oldest_waiting_s, facts.trouble_of("uploader")
-    text = "no delivery yet" if delivery is None else f"last delivery {duration_text(max(0.0, delivery['age_s']))} ago"
+    if delivery is None:
+        text = "no delivery yet" if is_known else "last delivery: not known"
+    else:
+        text = f"last delivery {duration_text(max(0.0, delivery['age_s']))} ago"
     text += f"; {waiting} {'reading waits' if waiting == 1 else 'readings wait'}"
     if waiting and oldest_s is not None:
         text += f", the oldest for {duration_text(oldest_s)}"
@@ -112,19 +116,21 @@ def _judged(facts: Facts, name: str, trouble: str | None, well: str, *, state: s
     return Finding(name=name, state=state, text=_line(facts, trouble))
 
 
-def _last_delivery(facts: Facts) -> dict[str, Any] | None:
+def _last_delivery(facts: Facts) -> tuple[dict[str, Any] | None, str | None]:
+    """Return when the cloud took something last, ``None`` if never, and why that cannot be found out."""
+
     def query(cursor: sqlite3.Cursor) -> str | None:
         row = cursor.execute("SELECT value FROM state WHERE name = 'last_delivery'").fetchone()
         return None if row is None else str(row[0])
 
     try:
         text = read_database(facts.database, query, answer_within_s=_ANSWER_WITHIN_S, in_daemon=True)
-    except DatabaseUnreadable:
-        return None
+    except DatabaseUnreadable as exc:
+        return None, str(exc) if facts.database.exists() else None
     if text is None:
-        return None
+        return None, None
     utc_ms = int(json.loads(text)["utc_ms"])
-    return {"timestamp": utc_ms, "age_s": (facts.now_utc_ms - utc_ms) / 1000}
+    return {"timestamp": utc_ms, "age_s": (facts.now_utc_ms - utc_ms) / 1000}, None
 
 
 def _line(facts: Facts, text: str) -> str:

@@ -11,7 +11,8 @@ from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from urllib.parse import parse_qsl
 
-LAST_UTC_MS = 253_402_300_799_999  # the end of the year 9999
+from history import LAST_UTC_MS
+
 MOST_POINTS = 5000
 _POINTS_BY_ITSELF = 1500
 _UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -59,8 +60,8 @@ def when_utc_ms(values: Mapping[str, str], name: str, default_utc_ms: int) -> in
         utc_ms = int(match["ms"]) if match["ms"] else _of_iso(match[0])
     except ValueError:
         raise BadRequest(f"{name}={_shown(text)}: there is no such day or time") from None
-    if not 0 <= utc_ms <= LAST_UTC_MS:
-        raise BadRequest(f"{name}={_shown(text)}: must be between the years 1970 and 9999")
+    if not 0 <= utc_ms < LAST_UTC_MS:
+        raise BadRequest(f"{name}={_shown(text)}: must be after 1969 and before 9999")
     return utc_ms
 
 

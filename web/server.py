@@ -7,7 +7,9 @@ whoever is slow or silent is dropped in time (``connections.py``); at the stop n
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import select
 import socket
 import sys
@@ -37,6 +39,11 @@ _LOOK_EVERY_S = 1.0
 _TRY_AGAIN_AFTER_S = 5.0
 _SWITCH_EVERY_S = 0.0005  # so soon a thread that wants to run, the sampler, gets its turn: Python's own are 5 ms
 _THREADS_END_WITHIN_S = 0.3
+_ADVICE = {
+    errno.EADDRINUSE: "Another program has this port",
+    errno.EACCES: "A web_port below 1024 needs special rights: choose another one",
+}
+_OTHERWISE = "Is web_host an address of this computer? ip address shows them; 0.0.0.0 is all of them"
 
 
 class WebServer(Worker):
@@ -91,8 +98,8 @@ class WebServer(Worker):
         try:
             listener = _listener(self._settings.host, self._settings.port)
         except OSError as exc:
-            words = f"cannot be served: {exc.strerror or exc}. Is another program there? It is tried again; "
-            self._state.failed(str(exc.errno), f"{words}everything else goes on")
+            words = f"cannot be served: {os.strerror(exc.errno or 0)}. {_ADVICE.get(exc.errno or 0, _OTHERWISE)}"
+            self._state.failed(str(exc.errno), f"{words}. It is tried again; everything else goes on")
             self.pause(_TRY_AGAIN_AFTER_S)
             return
         sys.setswitchinterval(_SWITCH_EVERY_S)

@@ -93,8 +93,8 @@ def test_requests_without_a_password_do_not_count_as_tries(tmp_path: Path) -> No
 def test_the_hold_up_ends_after_a_minute() -> None:
     clock = ManualClock()
     gate = Gate("right", clock)
-    for _ in range(5):
-        assert not gate.admits(basic("wrong"), "192.0.2.1")
+    for number in range(5):
+        assert not gate.admits(basic(f"wrong {number}"), "192.0.2.1")
     with pytest.raises(TriedTooOften):
         gate.admits(basic("right"), "192.0.2.1")
     assert gate.admits(basic("right"), "192.0.2.2")
@@ -124,7 +124,7 @@ def test_all_together_may_not_try_more_than_sixty_times_a_minute_but_who_is_know
 def test_one_computer_has_one_address_even_with_2_to_the_64_of_them() -> None:
     gate = Gate("right", ManualClock())
     for number in range(5):
-        assert not gate.admits(basic("wrong"), f"2001:db8::{number:x}")
+        assert not gate.admits(basic(f"wrong {number}"), f"2001:db8::{number:x}")
     with pytest.raises(TriedTooOften):
         gate.admits(basic("right"), "2001:db8::ffff:1")
     assert gate.admits(basic("right"), "2001:db8:0:1::1")
@@ -191,3 +191,38 @@ def test_another_name_is_refused_against_dns_rebinding(tmp_path: Path, host: str
 def test_with_a_password_any_name_will_do(tmp_path: Path) -> None:
     with Stand(tmp_path, password=PASSWORD) as stand:
         assert stand.get("/healthz", Host="battery.example", Authorization=basic(PASSWORD)).status == 200
+
+
+def test_a_program_with_an_old_password_does_not_lock_out_the_owner_at_its_address() -> None:
+    clock = ManualClock()
+    gate = Gate("right", clock)
+    for _ in range(100):  # a page or a Prometheus that goes on with what it was given once
+        assert not gate.admits(basic("old"), "192.0.2.1")
+        clock.advance(2.0)
+    assert gate.admits(basic("right"), "192.0.2.1")
+
+
+def test_the_same_wrong_password_is_one_try_until_a_minute_is_over() -> None:
+    clock = ManualClock()
+    gate = Gate("right", clock)
+    for number in range(4):
+        for _ in range(10):
+            assert not gate.admits(basic(f"wrong {number}"), "192.0.2.1")
+    clock.advance(60.1)
+    for number in range(5):
+        assert not gate.admits(basic(f"wrong {number}"), "192.0.2.1")
+    with pytest.raises(TriedTooOften):
+        gate.admits(basic("wrong 4"), "192.0.2.1")
+    assert gate.admits(basic("right"), "192.0.2.2")
+
+
+def test_the_owner_who_looks_from_the_same_address_gives_nobody_more_tries() -> None:
+    """As behind a router or an SSH tunnel, where all have one address."""
+    gate, tried = Gate("right", ManualClock()), 0
+    for number in range(100):
+        try:
+            assert gate.admits(basic("right"), "192.0.2.1")
+            tried += not gate.admits(basic(f"wrong {number}"), "192.0.2.1")
+        except TriedTooOften:
+            continue
+    assert tried == 5

@@ -104,7 +104,9 @@ def test_a_port_that_is_taken_ends_nothing_and_is_tried_again(tmp_path: Path) ->
         port = int(listener.getsockname()[1])
         rig.configure({"WEB": {**ON, "web_port": port}})
         rig.start()
-        rig.wait_for_log(f"page at 127.0.0.1:{port}: cannot be served: Address already in use")
+        rig.wait_for_log(
+            f"page at 127.0.0.1:{port}: cannot be served: Address already in use. Another program has this port"
+        )
         rig.wait_for_intervals(2)
         listener.close()
         wait_for(lambda: ask(port)[0] == 200, what="it is served")
@@ -228,3 +230,13 @@ def test_an_installation_without_the_libraries_measures_all_the_same(tmp_path: P
 
 def test_the_example_and_the_program_agree_on_the_port() -> None:
     assert ";web_port = 8041" in (PROJECT / "config.cfg.example").read_text(encoding="utf-8")
+
+
+def test_an_address_that_this_computer_does_not_have_is_told_as_that(tmp_path: Path) -> None:
+    with Rig(tmp_path, plugged_in=False) as rig:
+        port = free_port()
+        rig.configure({"WEB": {**ON, "web_host": "203.0.113.7", "web_port": port, "web_password": PASSWORD}})
+        rig.start()
+        rig.wait_for_log("cannot be served: Cannot assign requested address. Is web_host an address of this computer?")
+        assert "another program" not in rig.log.lower()
+        assert rig.stop()[0] == 0

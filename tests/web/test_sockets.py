@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 import re
 import socket
+import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -41,8 +43,9 @@ def statuses(answer: bytes) -> list[int]:
         (b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 100_000 + b"\r\n\r\n", 431),
         (b"POST /api/latest HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999999\r\n\r\n", 413),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 200 + b"\r\n\r\n", 400),
+        (b"GET http://[::1/ HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
     ],
-    ids=range(13),
+    ids=range(14),
 )
 def test_garbage_is_refused_and_harms_nobody(tmp_path: Path, request_bytes: bytes, status: int) -> None:
     with Stand(tmp_path) as stand:
@@ -258,3 +261,41 @@ def test_the_stop_waits_for_nobody(tmp_path: Path) -> None:
         assert stand.server.join(begun_mono_s + 5.0)
         assert stand.clock.mono_s() - begun_mono_s < 2.0
     assert FOLDER.is_dir()
+
+
+@pytest.mark.parametrize("uri", ["http://[::1/", "http://[", "http://[x]/"])
+def test_an_address_that_is_none_is_answered_and_not_told_in_the_log(
+    tmp_path: Path, uri: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Stand(tmp_path) as stand:
+        assert statuses(stand.say(f"GET {uri} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())) == [400]
+    assert "exception" not in caplog.text
+
+
+def test_a_table_that_fails_at_its_first_line_leaves_room_for_the_next(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    database = made(tmp_path, [row(1_700_000_000_000 + 1000 * number) for number in range(6000)])
+    whole = database.read_bytes()
+    broken = with_a_broken_first_row(database)
+    with Stand(tmp_path) as stand:
+        database.write_bytes(broken)
+        for _ in range(2):
+            answer = stand.get("/api/history.csv")
+            assert answer.status == 503
+            assert "is damaged" in answer.json["error"]
+        database.write_bytes(whole)
+        assert stand.get("/api/history.csv").body.count(b"\n") == 6001
+    assert "please report" not in caplog.text
+
+
+def with_a_broken_first_row(database: Path) -> bytes:
+    """Return a database in which the rows of the oldest intervals cannot be read, but the index on their ends can."""
+    with closing(sqlite3.connect(database)) as connection:
+        sql = "SELECT rootpage FROM sqlite_master WHERE name = 'interval'"
+        page = int(connection.execute(sql).fetchone()[0]) - 1
+    content = database.read_bytes()
+    size = int.from_bytes(content[16:18])
+    pointer = page * size + int.from_bytes(content[page * size + 12 : page * size + 14])
+    first = int.from_bytes(content[pointer : pointer + 4]) - 1
+    return content[: first * size] + b"\xff" * size + content[(first + 1) * size :]
