@@ -23,6 +23,7 @@ from clock import Clock
 from store import MIGRATIONS
 
 _RETRY_FOR_S, _RETRY_AFTER_S, _BUSY_TIMEOUT_S = 0.8, 0.05, 0.2
+_ASK_FOR_LESS = "ask for a shorter time, or again when this computer is less busy"
 _CHECK_TIME_EVERY = 10_000  # steps of SQLite's virtual machine: well below 1 ms
 
 _T = TypeVar("_T")
@@ -61,6 +62,8 @@ def read_database(
                 give_up_mono_s = clock.mono_s() + _RETRY_FOR_S
             if is_late() or clock.mono_s() > give_up_mono_s:
                 message = f"The database {path} cannot be read just now ({exc}). Try again in a minute"
+                if getattr(exc, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
+                    message = f"The database {path} did not answer within {answer_within_s:g} s: {_ASK_FOR_LESS}"
                 raise DatabaseUnreadable(message) from exc
         except sqlite3.Error as exc:
             raise DatabaseUnreadable(
