@@ -10,11 +10,12 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from history import Aggregate, History, HistoryError, PeriodEnergy, Point, open_history
 from measurements import Energy, IntervalSummary, PowerSample, Statistic, Uncertainty
+from period import Period, named_period
 from web.facts import Facts, Live
 
 if TYPE_CHECKING:
@@ -70,39 +71,37 @@ class Answers:
         return "charging" if current_a > 0 else "discharging"
 
     def _energy_today(self, closed: tuple[int, IntervalSummary] | None) -> Answer | None:
-        begin_utc_ms = local_day_utc_ms(self._facts.now_utc_ms)
-        asked = (begin_utc_ms, None if closed is None else closed[0])
+        today = named_period("today", self._facts.now_utc_ms / 1000)
+        asked = (today.from_utc_ms, None if closed is None else closed[0])
         with self._lock:
             now_mono_s = self._facts.clock.mono_s()
             if self._today[0] != asked or (self._today[1] is None and now_mono_s >= self._again_mono_s):
-                self._today = (asked, self._energy_since(begin_utc_ms))
+                self._today = (asked, self._energy_of(today))
                 self._again_mono_s = now_mono_s + _ASK_AGAIN_AFTER_S
             return self._today[1]
 
-    def _energy_since(self, begin_utc_ms: int) -> Answer | None:
+    def _energy_of(self, period: Period) -> Answer | None:
         try:
             with history_of(self._facts) as history:
-                return period_energy(history.energy(begin_utc_ms, self._facts.now_utc_ms + 1))
+                return period_energy(history.energy(period.from_utc_ms, period.to_utc_ms))
         except HistoryError:  # the live values do not come from there
             return None
 
     def periods(self) -> Answer:
         """Return the energy of today, yesterday, this month, and since counting began. Raises ``HistoryError``."""
         now_utc_ms = self._facts.now_utc_ms
-        today, yesterday = local_day_utc_ms(now_utc_ms), local_day_utc_ms(now_utc_ms, days_back=1)
-        month = local_day_utc_ms(now_utc_ms, of_month=True)
+        periods = {name: named_period(name, now_utc_ms / 1000) for name in ("today", "yesterday", "month")}
         closed = self._facts.last_closed()
-        asked = (today, None if closed is None else closed[0])
+        asked = (periods["today"].from_utc_ms, None if closed is None else closed[0])
         with self._lock:
             if self._periods is None or self._periods[0] != asked or closed is None:
                 with history_of(self._facts) as history:
                     totals = history.totals()
-                    answer = {
-                        "today": period_energy(history.energy(today, now_utc_ms + 1)),
-                        "yesterday": period_energy(history.energy(yesterday, today)),
-                        "month": period_energy(history.energy(month, now_utc_ms + 1)),
-                        "total": None if totals is None else total_energy(totals, now_utc_ms),
+                    answer: Answer = {
+                        name: period_energy(history.energy(each.from_utc_ms, each.to_utc_ms))
+                        for name, each in periods.items()
                     }
+                    answer["total"] = None if totals is None else total_energy(totals, now_utc_ms)
                 self._periods = (asked, answer)
             return self._periods[1]
 
@@ -133,13 +132,6 @@ def _interval(end_utc_ms: int, summary: IntervalSummary, now_utc_ms: int) -> Ans
 
 
 # -- energy ------------------------------------------------------------------------------------------------------------
-
-
-def local_day_utc_ms(now_utc_ms: int, *, days_back: int = 0, of_month: bool = False) -> int:
-    """Return when a day began by the local time of this computer, or the month: milliseconds since the epoch."""
-    today = datetime.fromtimestamp(now_utc_ms / 1000).date() - timedelta(days=days_back)
-    day = today.replace(day=1) if of_month else today
-    return int(datetime(day.year, day.month, day.day).astimezone().timestamp() * 1000)
 
 
 def period_energy(energy: PeriodEnergy) -> Answer:

@@ -469,3 +469,24 @@ def test_each_meter_has_room_for_what_is_wrong_with_it(tmp_path: Path) -> None:
         assert "the end of current meter" in meters["text"]
         stand.meters[CURRENT] = {"works": False, "trouble": "long" * 1000}
         assert len(stand.get("/api/status").json["parts"][0]["text"]) < 1000
+
+
+@pytest.fixture
+def in_chile(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Live where summer time begins at midnight: 6 September 2026 has no 00:00, its first moment is 01:00."""
+    monkeypatch.setenv("TZ", "<-04>4<-03>,M9.1.0/0,M4.1.0/0")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("in_chile")
+def test_a_day_that_has_no_midnight_begins_with_its_first_moment(tmp_path: Path) -> None:
+    begin_utc_ms = 1_788_667_200_000  # 01:00 summer time, 04:00 UTC
+    made(tmp_path, [row(begin_utc_ms - 30_000), row(begin_utc_ms), row(begin_utc_ms + 30_000, energy_in=0.5)])
+    with Stand(tmp_path, clock=ManualClock(utc_s=begin_utc_ms / 1000 + 3600)) as stand:
+        energy = stand.get("/api/energy").json
+        assert energy["today"]["energy_in_kwh"] == 0.5
+        assert energy["yesterday"]["energy_in_kwh"] == 0.002
+        assert stand.get("/api/latest").json["today"]["energy_in_kwh"] == 0.5
