@@ -125,8 +125,8 @@ class Facts:
 
     @property
     def oldest_waiting_s(self) -> float | None:
-        """For how long the oldest of them has waited, in seconds."""
-        return self._outbox.oldest_waiting_s
+        """For how long the oldest of them has waited, in seconds; ``None`` if none waits."""
+        return self._outbox.oldest_waiting_s if self._outbox.readings_waiting else None
 
     @property
     def counts(self) -> dict[str, int]:

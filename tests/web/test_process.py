@@ -70,7 +70,10 @@ def test_live_values_come_from_the_meters_and_intervals_from_the_database(tmp_pa
         assert len(history["points"]) >= 3
         for point in history["points"][:3]:
             assert arrived[point["timestamp"]]["V"] == pytest.approx(point["voltage_v"]["mean"], abs=1e-9)
-        _, status = ask(port, "/api/status")
+        wait_for(lambda: ask(port, "/api/status")[1]["readings_waiting"] == 0, what="all is delivered")
+        for _ in range(10):
+            _, status = ask(port, "/api/status")
+            assert status["oldest_waiting_s"] is None or status["readings_waiting"]
         assert status["last_delivery"]["age_s"] < 10
         assert {part["name"]: part["state"] for part in status["parts"]}["Meters"] == "ok"
         rig.current_port.stop()
