@@ -97,7 +97,7 @@ def test_names_are_as_prometheus_asks_and_the_readme_has_them_all(tmp_path: Path
     made(tmp_path, [row(1_700_000_000_000)])
     with Stand(tmp_path) as stand:
         stand.take(52.0, -2.0)
-        stand.outbox._oldest_waiting_utc_ms = 1
+        stand.outbox._oldest_waiting_utc_ms = stand.outbox._ledger.waiting = 1
         families = scrape(stand)
     names = {family.name + ("_total" if family.type == "counter" else "") for family in families.values()}
     for name, family in families.items():
