@@ -12,7 +12,7 @@ import io
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from state_log import StateLog
 from web import parameters
 from web.answers import Answers, history_of, period_energy
 from web.auth import Gate, TriedTooOften
-from web.bodies import Paced, Table, as_json, pieces_of_columns, pieces_of_points
+from web.bodies import Held, Paced, as_json, pieces_of_columns, pieces_of_points, pieces_of_table
 from web.facts import Facts
 from web.files import StaticFiles
 from web.headers import NO_STORE, SECURITY, error_body
@@ -37,8 +37,10 @@ from web.pace import Pace
 logger = logging.getLogger(__name__)
 
 _DAY_MS = 86_400_000
-_TABLES_AT_ONCE = _QUESTIONS_AT_ONCE = 1  # to the database: sampling needs a processor, too
+_QUESTIONS_AT_ONCE = 1  # to the database: sampling needs a processor, too
 _WAITS_FOR_OTHERS_S = 10.0
+_TABLES_AT_ONCE, _PERIODS_AT_ONCE = 1, 3  # whoever reads slowly holds a thread: two are left (server.py)
+_WAITS_FOR_ROOM_S = 1.0
 _JSON_TYPE = "application/json"
 
 Environ = Mapping[str, Any]
@@ -58,6 +60,7 @@ class Site:
         self._description = folder / "openapi.json"
         self._questions = threading.BoundedSemaphore(_QUESTIONS_AT_ONCE)
         self._tables = threading.BoundedSemaphore(_TABLES_AT_ONCE)
+        self._periods = threading.BoundedSemaphore(_PERIODS_AT_ONCE)
         self._app = self._routes()
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
@@ -164,32 +167,31 @@ class Site:
         with _refusing():
             if not values:
                 return _json_answer(as_json(self._answers.periods()))
-            to_utc_ms = parameters.when_utc_ms(values, "to", self._facts.now_utc_ms)
-            from_utc_ms = parameters.when_utc_ms(values, "from", 0)
-            parameters.check_period(from_utc_ms, to_utc_ms)
-            with self._one_question(), history_of(self._facts) as history:
+            from_utc_ms, to_utc_ms = self._period(values, from_utc_ms=0)
+            with self._room_for_period(), self._one_question(), history_of(self._facts) as history:
                 return _json_answer(as_json(period_energy(history.energy(from_utc_ms, to_utc_ms))))
 
-    def _history(self) -> Iterator[bytes]:
+    def _history(self) -> Iterable[bytes]:
         values = _parameters_of(("from", "to", "step", "columns"))
-        with _refusing():
-            to_utc_ms = parameters.when_utc_ms(values, "to", self._facts.now_utc_ms)
-            from_utc_ms = parameters.when_utc_ms(values, "from", max(0, to_utc_ms - _DAY_MS))
-            parameters.check_period(from_utc_ms, to_utc_ms)
+        with _refusing(), ExitStack() as stack:
+            from_utc_ms, to_utc_ms = self._period(values, from_utc_ms=None)
             by_column = parameters.flag(values, "columns")
+            stack.enter_context(self._room_for_period())
             with self._one_question(), history_of(self._facts) as history:
                 step_ms = self._step_ms(values, _span_ms(history, from_utc_ms, to_utc_ms))
                 points = history.points(from_utc_ms, to_utc_ms, step_ms)
-        _json_answer(b"")
-        head = {"from": from_utc_ms, "to": to_utc_ms, "step_ms": step_ms}
-        return pieces_of_columns(head, points) if by_column else pieces_of_points(head, points)
+            _json_answer(b"")
+            head = {"from": from_utc_ms, "to": to_utc_ms, "step_ms": step_ms}
+            pieces = pieces_of_columns(head, points) if by_column else pieces_of_points(head, points)
+            return Held(pieces, stack.pop_all().close)
 
     def _table(self) -> Iterable[bytes]:
         values = _parameters_of(("from", "to", "step"))
-        with _refusing():
-            to_utc_ms = parameters.when_utc_ms(values, "to", self._facts.now_utc_ms)
-            from_utc_ms = parameters.when_utc_ms(values, "from", 0)
-            parameters.check_period(from_utc_ms, to_utc_ms)
+        with _refusing(), ExitStack() as stack:
+            from_utc_ms, to_utc_ms = self._period(values, from_utc_ms=0)
+            stack.enter_context(
+                _room(self._tables, 0, "another table is just being fetched: try again when it is done")
+            )
             with self._one_question(), history_of(self._facts) as history:
                 if "step" in values:
                     step_ms = self._step_ms(values, _span_ms(history, from_utc_ms, to_utc_ms))
@@ -197,27 +199,29 @@ class Site:
                 else:
                     points = history.intervals(from_utc_ms, to_utc_ms)
                 points = chain(list(islice(points, 1)), points)  # if the first fails, that is said
-        bottle.response.content_type = "text/csv; charset=utf-8"
-        bottle.response.set_header("Content-Disposition", 'attachment; filename="power_history.csv"')
-        _no_store()
-        if bottle.request.method == "HEAD":
-            return iter(())
-        if not self._tables.acquire(blocking=False):
-            raise bottle.HTTPError(503, "another table is just being fetched: try again when it is done")
-        return Table(points, self._pace.breathe, self._tables.release)
+            bottle.response.content_type = "text/csv; charset=utf-8"
+            bottle.response.set_header("Content-Disposition", 'attachment; filename="power_history.csv"')
+            _no_store()
+            return Held(pieces_of_table(points, self._pace.breathe), stack.pop_all().close)
+
+    def _period(self, values: Mapping[str, str], *, from_utc_ms: int | None) -> tuple[int, int]:
+        """Return the period that is asked for, until now unless told; ``from_utc_ms`` ``None``: the last 24 hours."""
+        to_utc_ms = parameters.when_utc_ms(values, "to", self._facts.now_utc_ms)
+        otherwise_utc_ms = max(0, to_utc_ms - _DAY_MS) if from_utc_ms is None else from_utc_ms
+        from_utc_ms = parameters.when_utc_ms(values, "from", otherwise_utc_ms)
+        parameters.check_period(from_utc_ms, to_utc_ms)
+        return from_utc_ms, to_utc_ms
 
     def _step_ms(self, values: Mapping[str, str], span_ms: int) -> int:
         return parameters.step_ms(values, span_ms, self._facts.report_interval_ms)
 
-    @contextmanager
-    def _one_question(self) -> Iterator[None]:
+    def _room_for_period(self) -> AbstractContextManager[None]:
+        return _room(self._periods, _WAITS_FOR_ROOM_S, "others are just being answered: try again in some seconds")
+
+    def _one_question(self) -> AbstractContextManager[None]:
         """Wait for the questions of others to the database to be answered."""
-        if not self._questions.acquire(timeout=_WAITS_FOR_OTHERS_S):
-            raise bottle.HTTPError(503, "too many questions to the database: try again in a minute")
-        try:
-            yield
-        finally:
-            self._questions.release()
+        why = "too many questions to the database: try again in a minute"
+        return _room(self._questions, _WAITS_FOR_OTHERS_S, why)
 
     # -- refusals ----------------------------------------------------------------------------------------------------
 
@@ -255,6 +259,17 @@ def _refusing() -> Iterator[None]:
         raise bottle.HTTPError(400, str(exc)) from exc
     except HistoryError as exc:
         raise bottle.HTTPError(503, str(exc)) from exc
+
+
+@contextmanager
+def _room(slots: threading.BoundedSemaphore, within_s: float, why: str) -> Iterator[None]:
+    """Take one of the slots, or say after so many seconds why there is no answer."""
+    if not slots.acquire(timeout=within_s):
+        raise bottle.HTTPError(503, why)
+    try:
+        yield
+    finally:
+        slots.release()
 
 
 def _span_ms(history: History, from_utc_ms: int, to_utc_ms: int) -> int:

@@ -6,7 +6,7 @@ Used by the threads of the web server. The encoder of JSON lets no other thread 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from web.answers import CSV_HEADING, columns, csv_line, point
@@ -39,40 +39,37 @@ class Paced:
         self._end()
 
 
-class Table:
-    """The lines of the table, some at a time, with ``breathe`` between; ``release`` is called once, at the end."""
+class Held:
+    """The pieces of a long answer; ``release`` is called once, at its end, whatever that is, or if it never begins."""
 
-    def __init__(self, points: Iterator[Any], breathe: Callable[[], object], release: Callable[[], object]) -> None:
-        self._breathe = breathe
-        self._pieces = self._lines(points)
+    def __init__(self, pieces: Iterator[bytes], release: Callable[[], object]) -> None:
+        self._pieces = pieces
         self._release: Callable[[], object] | None = release
 
     def __iter__(self) -> Iterator[bytes]:
-        return self._pieces
+        try:
+            yield from self._pieces
+        finally:  # bottle does not close what fails at its first piece
+            self.close()
 
     def close(self) -> None:
-        """Called by the server at the end, whatever the end was."""
-        self._pieces.close()
-        self._end()
-
-    def _end(self) -> None:
+        """Called by the server at the end."""
         if self._release is not None:
             self._release()
             self._release = None
 
-    def _lines(self, points: Iterator[Any]) -> Generator[bytes, None, None]:
-        lines = [CSV_HEADING]
-        try:
-            for each in points:
-                lines.append(csv_line(each))
-                if len(lines) >= _LINES_IN_PIECE:
-                    yield _text(lines)
-                    lines.clear()
-                    self._breathe()
-            if lines:
-                yield _text(lines)
-        finally:  # bottle does not close what fails at its first piece
-            self._end()
+
+def pieces_of_table(points: Iterable[Any], breathe: Callable[[], object]) -> Iterator[bytes]:
+    """Yield the lines of the table, some at a time, with ``breathe`` between."""
+    lines = [CSV_HEADING]
+    for each in points:
+        lines.append(csv_line(each))
+        if len(lines) >= _LINES_IN_PIECE:
+            yield _text(lines)
+            lines.clear()
+            breathe()
+    if lines:
+        yield _text(lines)
 
 
 def _text(lines: list[str]) -> bytes:

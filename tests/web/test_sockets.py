@@ -299,3 +299,25 @@ def with_a_broken_first_row(database: Path) -> bytes:
     pointer = page * size + int.from_bytes(content[page * size + 12 : page * size + 14])
     first = int.from_bytes(content[pointer : pointer + 4]) - 1
     return content[: first * size] + b"\xff" * size + content[(first + 1) * size :]
+
+
+def test_clients_that_read_slowly_do_not_keep_the_others_waiting(tmp_path: Path) -> None:
+    begin_utc_ms = 1_700_000_000_000
+    made(tmp_path, [row(begin_utc_ms + 1000 * number) for number in range(5000)])
+    path = f"/api/history?from={begin_utc_ms}&to={begin_utc_ms + 5_000_000}&step=1s"
+    with Stand(tmp_path) as stand:
+        stand.server._server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)  # as in a slow network
+        slow = [stand.connect() for _ in range(12)]
+        for connection in slow:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.sendall(GET.replace(b"/openapi.json", path.encode()))
+        firsts = [connection.recv(12) for connection in slow]
+        assert firsts.count(b"HTTP/1.1 200") == 3
+        assert firsts.count(b"HTTP/1.1 503") == 9
+        assert stand.get("/healthz").status == 200
+        assert stand.get(f"/api/history?to={begin_utc_ms + 2000}").status == 503
+        for connection in slow:
+            connection.close()
+        wait_for(lambda: stand.get(f"/api/history?to={begin_utc_ms + 2000}").status == 200, what="there is room again")
+        assert stand.get(path, method="HEAD").status == 200  # which takes no room for ever
+        assert [stand.get(path).status for _ in range(5)] == [200] * 5
