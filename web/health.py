@@ -65,11 +65,14 @@ def _findings(facts: Facts, delivery: dict[str, Any] | None, unreadable: str | N
         yield _judged(facts, "Redis", facts.trouble_of("redis"), "takes the latest values")
     else:
         yield Finding(name="Redis", state="off", text="not used")
-    yield _judged(facts, "Clock", facts.trouble_of("reporter"), "the time is known")
+    is_judged = facts.last_closed() is not None
+    well = "the time is known" if is_judged else "not looked at yet: that is done when the first interval ends"
+    yield _judged(facts, "Clock", facts.trouble_of("reporter"), well)
     yield _ledger(facts)
     yield _judged(facts, "Database", facts.database_trouble or unreadable, "works", state="error")
     own = {"uploader", "redis", "reporter", *facts.meters()}
-    troubles = [part.trouble for part in facts.parts() if part.trouble is not None and part.name not in own]
+    others = [trouble for part in facts.parts() if part.name not in own and (trouble := part.trouble) is not None]
+    troubles = [trouble for trouble in others if trouble != facts.database_trouble]
     refused = facts.refused()
     text = "; ".join([*([refused] if refused is not None else []), *troubles])
     yield _judged(facts, "Program", text or None, f"version {VERSION} runs")

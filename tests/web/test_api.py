@@ -18,12 +18,14 @@ import pytest
 from accuracy import accuracy_of
 from averaging_buffer import summarise
 from measurements import CURRENT, VOLTAGE, PowerSample
+from outbox import Outbox
 from store import NAME
 from tests.clocks import ManualClock
 from tests.test_history import made, row
 from tests.web.stand import Stand
 from web.answers import Answers
 from web.parameters import BadRequest, parse, step_ms, when_utc_ms
+from web.server import WebServer
 
 NOON = 1_795_953_600_000  # 2026-11-29T12:00:00Z
 HEADERS = {
@@ -490,3 +492,21 @@ def test_a_day_that_has_no_midnight_begins_with_its_first_moment(tmp_path: Path)
         assert energy["today"]["energy_in_kwh"] == 0.5
         assert energy["yesterday"]["energy_in_kwh"] == 0.002
         assert stand.get("/api/latest").json["today"]["energy_in_kwh"] == 0.5
+
+
+def test_a_trouble_of_the_database_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trouble = "database: disk is full; measuring goes on from memory"
+    monkeypatch.setattr(Outbox, "trouble", trouble)
+    monkeypatch.setattr(WebServer, "trouble", trouble)  # as the recorder says it, too
+    with Stand(tmp_path) as stand:
+        parts = {part["name"]: part for part in stand.get("/api/status").json["parts"]}
+        assert (parts["Database"]["state"], parts["Database"]["text"]) == ("error", trouble)
+        assert parts["Program"]["state"] == "ok"
+
+
+def test_nothing_is_said_of_the_clock_before_it_was_looked_at(tmp_path: Path) -> None:
+    with Stand(tmp_path) as stand:
+        for text in ("not looked at yet: that is done when the first interval ends", "the time is known"):
+            parts = {part["name"]: part for part in stand.get("/api/status").json["parts"]}
+            assert (parts["Clock"]["state"], parts["Clock"]["text"]) == ("ok", text)
+            stand.close_interval()
