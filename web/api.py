@@ -39,8 +39,8 @@ logger = logging.getLogger(__name__)
 _DAY_MS = 86_400_000
 _QUESTIONS_AT_ONCE = 1  # to the database: sampling needs a processor, too
 _WAITS_FOR_OTHERS_S = 10.0
-_TABLES_AT_ONCE, _PERIODS_AT_ONCE = 1, 3  # whoever reads slowly holds a thread: two are left (server.py)
-_WAITS_FOR_ROOM_S = 1.0
+_TABLES_AT_ONCE, _PERIODS_AT_ONCE = 1, 2  # whoever reads slowly holds a thread: one is left (server.py)
+_WAITS_FOR_ROOM_S = 0.2
 _JSON_TYPE = "application/json"
 
 Environ = Mapping[str, Any]

@@ -31,7 +31,7 @@ from worker import Worker
 logger = logging.getLogger(__name__)
 
 FOLDER = Path(__file__).parent
-_THREADS = 6  # four may be held by those who read slowly (api.py)
+_THREADS = 4  # three may be held by those who read slowly (api.py)
 _CONNECTIONS = 100
 _LOOP_S = 0.5
 _REST_S = 0.004  # between two looks at the connections: a flood gets so much of the processor and no more
