@@ -41,7 +41,8 @@ class HistoryError(Exception):
 class Aggregate:
     """One quantity over a bucket, in its unit: the mean of its ``count`` samples, their extremes.
 
-    ``uncertainty``, +/-, is the largest of the intervals': what an instrument is off does not average out.
+    ``uncertainty``, +/-, is that of the mean: what the instruments are off does not average out over the intervals,
+    the scatter of the samples does, where it is stored apart (not of the voltage). ``None`` where an interval has none.
     """
 
     mean: float
@@ -157,7 +158,10 @@ class History:
         return self._ask(lambda cursor: _energy(cursor, from_utc_ms, to_utc_ms))
 
     def totals(self) -> EnergyTotals | None:
-        """Return the counters as of the end of the last interval, ``None`` before the first. Takes no time."""
+        """Return the counters as of the end of the last interval, ``None`` before the first. Takes no time.
+
+        Raises ``DamagedRow`` where they cannot be read; all else can be.
+        """
         return self._ask(read_totals)
 
     def _ask(self, query: Callable[[sqlite3.Cursor], _T]) -> _T:
@@ -196,9 +200,9 @@ def _column(name: str, present: frozenset[str]) -> str:
 def _values(present: frozenset[str]) -> str:
     """Return the columns that ``_point`` takes, of one interval."""
     columns = [
-        _column(f"{name}{suffix}", present)
+        f"{name}, {name}_minimum, {name}_maximum, {name}_count, "
+        + "{0} * {0}".format(_column(f"{name}_uncertainty", present))
         for name in _QUANTITIES
-        for suffix in ("", "_minimum", "_maximum", "_count", "_uncertainty")
     ]
     return ", ".join([*columns, *(_column(name, present) for name in (*_FLOWS, "energy_s"))])
 
@@ -207,10 +211,26 @@ def _aggregates(present: frozenset[str]) -> str:
     """Return the columns that ``_point`` takes, of all the intervals that are chosen."""
     columns = [
         f"sum({name} * {name}_count) / sum({name}_count), min({name}_minimum), max({name}_maximum), "
-        f"sum({name}_count), max({_column(f'{name}_uncertainty', present)})"
+        f"sum({name}_count), {_square_of_uncertainty(name, present)}"
         for name in _QUANTITIES
     ]
     return ", ".join([*columns, *(f"sum({_column(name, present)})" for name in (*_FLOWS, "energy_s"))])
+
+
+def _square_of_uncertainty(name: str, present: frozenset[str]) -> str:
+    """Return the square of the +/- of a mean: SQLite may have no root.
+
+    What the instruments of an interval may be off is known from its charge or energy; of the voltage only all together.
+    """
+    off, count = _column(f"{name}_uncertainty", present), f"{name}_count"
+    limit = off
+    if kind := {"current": "charge", "power": "energy"}.get(name):
+        of_flow = f"{_column(f'{kind}_uncertainty', present)} * 3600 / {_column(f'{kind}_s', present)}"
+        limit = f"coalesce(min({off}, {of_flow}), {off})"
+    limits = f"sum({count} * {limit})"
+    scatters = f"sum({count} * {count} * ({off} * {off} - {limit} * {limit}))" if kind else "0"
+    square = f"({limits} * {limits} + {scatters}) / sum({count}) / sum({count})"
+    return f"CASE WHEN count({off}) = count({name}) THEN {square} END"
 
 
 def _extent(cursor: sqlite3.Cursor) -> tuple[int, int] | None:
@@ -261,7 +281,9 @@ def _aggregate(values: Sequence[float | None]) -> Aggregate | None:
     if mean is None or minimum is None or maximum is None or count is None:
         return None
     mean = min(max(mean, minimum), maximum)  # a sum is rounded
-    return Aggregate(mean=mean, minimum=minimum, maximum=maximum, count=int(count), uncertainty=_number(values[4]))
+    square = _number(values[4])
+    uncertainty = None if square is None else math.sqrt(square)
+    return Aggregate(mean=mean, minimum=minimum, maximum=maximum, count=int(count), uncertainty=uncertainty)
 
 
 def _number(value: object) -> float | None:

@@ -52,7 +52,17 @@ def _draw(axis: Axes, times: Times, values: Sequence[Aggregate | None], colour: 
     lowest = [math.nan if each is None else each.minimum for each in values]
     highest = [math.nan if each is None else each.maximum for each in values]
     axis.fill_between(times, lowest, highest, color=colour, alpha=0.25, linewidth=0)
-    axis.plot(times, means, color=colour, linewidth=1, marker="." if len(times) == 1 else "")
+    axis.plot(times, means, color=colour, linewidth=1, marker=".", markevery=_alone(means))
+
+
+def _alone(means: Sequence[float]) -> list[int]:
+    """Return the numbers of the points without a neighbour: a line would not show them."""
+    framed = [math.nan, *means, math.nan]
+    return [
+        number
+        for number, (before, mean, after) in enumerate(zip(framed, framed[1:], framed[2:], strict=False))
+        if math.isnan(before) and math.isnan(after) and not math.isnan(mean)
+    ]
 
 
 def _with_breaks(points: Sequence[Point], step_ms: int) -> list[Point]:

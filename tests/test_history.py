@@ -105,14 +105,29 @@ def mean_of(name: str, rows: Sequence[Row]) -> Aggregate | None:
     if not known:
         return None
     count = sum(each[f"{name}_count"] for each in known)
-    uncertainties = [each[f"{name}_uncertainty"] for each in known if each[f"{name}_uncertainty"] is not None]
     return Aggregate(
         mean=math.fsum(each[name] * each[f"{name}_count"] for each in known) / count,
         minimum=min(each[f"{name}_minimum"] for each in known),
         maximum=max(each[f"{name}_maximum"] for each in known),
         count=count,
-        uncertainty=max(uncertainties, default=None),
+        uncertainty=uncertainty_of_mean(name, known),
     )
+
+
+def uncertainty_of_mean(name: str, known: Sequence[Row]) -> float | None:
+    """+/- of the mean: the share of the instruments weighs as the samples, the rest is independent of each other."""
+    flow = {"current": "charge", "power": "energy"}.get(name, "")
+    count = sum(each[f"{name}_count"] for each in known)
+    limit, variance = 0.0, 0.0
+    for each in known:
+        off, weight = each[f"{name}_uncertainty"], each[f"{name}_count"] / count
+        if off is None:
+            return None
+        limit_of_flow, seconds = each.get(f"{flow}_uncertainty"), each.get(f"{flow}_s")
+        share = min(off, limit_of_flow * 3600 / seconds) if limit_of_flow is not None and seconds else off
+        limit += weight * share
+        variance += (weight * off) ** 2 - (weight * share) ** 2
+    return math.sqrt(limit**2 + variance)
 
 
 def sum_of(name: str, rows: Sequence[Row]) -> float | None:
@@ -486,3 +501,23 @@ def test_a_daemon_that_starts_and_stops_all_the_time_spoils_no_answer(tmp_path: 
         told.append(history.energy(0, 10**6))
     assert all(each.energy.energy_in_kwh == each.to_utc_ms / 1000 for each in told)
     assert told[-1].energy.energy_in_kwh == 79
+
+
+def test_ctrl_c_in_the_middle_of_a_question_ends_it(tmp_path: Path) -> None:
+    """SQLite is asked meanwhile, and asks Python how late it is: what is raised there must not get lost."""
+    code = (
+        "import os, signal, sys, threading\n"
+        "from pathlib import Path\n"
+        "from database_reading import read_database\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "def query(cursor):\n"
+        "    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+        "    cursor.execute('WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT sum(i) FROM n')\n"
+        "try:\n"
+        "    read_database(Path(sys.argv[1]), query, answer_within_s=20)\n"
+        "except KeyboardInterrupt:\n"
+        "    sys.exit(42)\n"
+    )
+    arguments = [sys.executable, "-c", code, str(made(tmp_path, []))]
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    assert subprocess.run(arguments, env=environment, timeout=25).returncode == 42
