@@ -21,6 +21,7 @@ from typing import TypeVar
 from database_reading import DatabaseUnreadable, read_database
 from energy_book import EnergyTotals, read_totals
 from measurements import Energy
+from store import DamagedRow
 
 LAST_UTC_MS = 253_370_764_800_000  # the begin of the year 9999
 MOST_POINTS = 20_000
@@ -158,11 +159,13 @@ class History:
         return self._ask(lambda cursor: _energy(cursor, from_utc_ms, to_utc_ms))
 
     def totals(self) -> EnergyTotals | None:
-        """Return the counters as of the end of the last interval, ``None`` before the first. Takes no time.
-
-        Raises ``DamagedRow`` where they cannot be read; all else can be.
-        """
-        return self._ask(read_totals)
+        """Return the counters as of the end of the last interval, ``None`` before the first. Takes no time."""
+        try:
+            return self._ask(read_totals)
+        except DamagedRow as exc:
+            raise HistoryError(
+                f"The counters of all time cannot be read ({exc}). The daemon mends them when it starts: see its log"
+            ) from exc
 
     def _ask(self, query: Callable[[sqlite3.Cursor], _T]) -> _T:
         try:
@@ -223,12 +226,12 @@ def _square_of_uncertainty(name: str, present: frozenset[str]) -> str:
     What the instruments of an interval may be off is known from its charge or energy; of the voltage only all together.
     """
     off, count = _column(f"{name}_uncertainty", present), f"{name}_count"
-    limit = off
+    limit, scatters = off, "0"
     if kind := {"current": "charge", "power": "energy"}.get(name):
-        of_flow = f"{_column(f'{kind}_uncertainty', present)} * 3600 / {_column(f'{kind}_s', present)}"
-        limit = f"coalesce(min({off}, {of_flow}), {off})"
+        of_flow = _column(f"{kind}_uncertainty", present)
+        limit = f"coalesce({of_flow} * 3600 / {_column(f'{kind}_s', present)}, {off})"
+        scatters = f"sum({count} * {count} * ({off} * {off} - {limit} * {limit}))"
     limits = f"sum({count} * {limit})"
-    scatters = f"sum({count} * {count} * ({off} * {off} - {limit} * {limit}))" if kind else "0"
     square = f"({limits} * {limits} + {scatters}) / sum({count}) / sum({count})"
     return f"CASE WHEN count({off}) = count({name}) THEN {square} END"
 
@@ -282,7 +285,7 @@ def _aggregate(values: Sequence[float | None]) -> Aggregate | None:
         return None
     mean = min(max(mean, minimum), maximum)  # a sum is rounded
     square = _number(values[4])
-    uncertainty = None if square is None else math.sqrt(square)
+    uncertainty = None if square is None else math.sqrt(max(0.0, square))
     return Aggregate(mean=mean, minimum=minimum, maximum=maximum, count=int(count), uncertainty=uncertainty)
 
 

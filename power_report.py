@@ -30,7 +30,6 @@ from period import NAMES, Period, local_text, named_period, period_between
 from progress import Progress
 from report import Battery, Prices, Report, as_json, as_text, make_report
 from store import NAME as DATABASE_NAME
-from store import DamagedRow
 from whole_file import whole_file
 
 _PICTURE_POINTS = 1500
@@ -224,8 +223,8 @@ def _battery(options: argparse.Namespace, finder: CycleFinder) -> Battery:
 def _counters(history: History) -> EnergyStatus | None:
     try:
         totals = history.totals()
-    except DamagedRow:
-        print("The counters of all time cannot be read: the daemon mends them with its next interval", file=sys.stderr)
+    except HistoryError as exc:  # all else can be told
+        print(exc, file=sys.stderr)
         return None
     return None if totals is None else energy_status(totals)
 
