@@ -163,7 +163,7 @@ class History:
             return self._ask(read_totals)
         except DamagedRow as exc:
             raise HistoryError(
-                f"The counters of all time cannot be read ({exc}). The daemon mends them when it starts: see its log"
+                f"The counters cannot be read ({exc}). The daemon mends them when it starts: see its log"
             ) from exc
 
     def _ask(self, query: Callable[[sqlite3.Cursor], _T]) -> _T:

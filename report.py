@@ -45,7 +45,7 @@ _UNTOLD_S = 3600.0  # the open interval is not stored yet, nor is this worth a l
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """The numbers of a period. ``counters`` are the program's own, of all time, beside a report of everything.
+    """The numbers of a period. ``counters`` are the program's own, since the last reset, beside a report of everything.
 
     The period of ``energy`` is the part of which something is stored; ``not_stored_`` is what was asked for beyond it.
     """
@@ -146,7 +146,7 @@ def as_text(report: Report) -> str:
         (f"{'Averages':<10}{'mean':>14}{'minimum':>14}{'maximum':>14}", _average_lines(report)),
         ("Battery", _battery_lines(report.battery)),
         ("Cost (below 0: earned)", _cost_lines(report)),
-        ("Counters of all time", _counter_lines(report.counters)),
+        ("Counters", _counter_lines(report.counters)),
     ):
         if part:
             lines += ["", heading, *(f"  {line}" for line in part)]

@@ -51,8 +51,10 @@ def _draw(axis: Axes, times: Times, values: Sequence[Aggregate | None], colour: 
     means = [math.nan if each is None else each.mean for each in values]
     lowest = [math.nan if each is None else each.minimum for each in values]
     highest = [math.nan if each is None else each.maximum for each in values]
+    alone = _alone(means)
     axis.fill_between(times, lowest, highest, color=colour, alpha=0.25, linewidth=0)
-    axis.plot(times, means, color=colour, linewidth=1, marker=".", markevery=_alone(means))
+    axis.vlines(times[alone], np.array(lowest)[alone], np.array(highest)[alone], color=colour, alpha=0.25)
+    axis.plot(times, means, color=colour, linewidth=1, marker=".", markevery=alone)
 
 
 def _alone(means: Sequence[float]) -> list[int]:
