@@ -94,19 +94,22 @@ def run(options: argparse.Namespace, clock: Clock) -> str:
     database = options.config.parent / DATABASE_NAME
     _check_config(options.config)
     _check_files(options, database)
+    progress = Progress(clock, sys.stderr)
     with open_history(database, in_daemon=False) as history:
         finder = None if options.voltage_high is None else CycleFinder(options.voltage_low, options.voltage_high)
-        _read_intervals(history, period, Progress(clock, sys.stderr), finder, options.csv)
-        report = make_report(
-            history,
-            period,
-            now_utc_ms=round(now_utc_s * 1000),
-            battery=None if finder is None else _battery(options, finder),
-            prices=_prices(options),
-            counters=_counters(history) if options.period == "all" else None,
-        )
-        if options.png is not None:
-            _draw(history, period, report, options.png)
+        _read_intervals(history, period, progress, finder, options.csv)
+        counters = _counters(history) if options.period == "all" else None
+        with progress.meanwhile():
+            report = make_report(
+                history,
+                period,
+                now_utc_ms=round(now_utc_s * 1000),
+                battery=None if finder is None else _battery(options, finder),
+                prices=_prices(options),
+                counters=counters,
+            )
+            if options.png is not None:
+                _draw(history, period, report, options.png)
     return as_json(report) if options.json else as_text(report)
 
 
@@ -242,10 +245,9 @@ def _draw(history: History, period: Period, report: Report, path: Path) -> None:
     step_ms = max(1000, math.ceil((end_utc_ms - begin_utc_ms) / _PICTURE_POINTS))
     points = history.points(period.from_utc_ms, period.to_utc_ms, step_ms)
     energy = report.energy.energy
-    title = (
-        f"{local_text(begin_utc_ms)} to {local_text(end_utc_ms)}: "
-        f"{energy.energy_in_kwh:.3f} kWh in, {energy.energy_out_kwh:.3f} kWh out"
-    )
+    title = f"{local_text(begin_utc_ms)} to {local_text(end_utc_ms)}"
+    if energy.energy_s:
+        title += f": {energy.energy_in_kwh:.3f} kWh in, {energy.energy_out_kwh:.3f} kWh out"
     try:
         with whole_file(path) as file:
             file.write(picture(points, step_ms, title))

@@ -40,6 +40,8 @@ class Prices:
         return energy.energy_in_kwh * self.price_in - energy.energy_out_kwh * self.price_out
 
 
+_ENERGIES = ("energy_in_kwh", "energy_out_kwh", "net_energy_kwh")
+_CHARGES = ("charge_in_ah", "charge_out_ah", "net_charge_ah")
 _UNTOLD_S = 3600.0  # the open interval is not stored yet, nor is this worth a line
 
 
@@ -87,7 +89,7 @@ def make_report(
         power_kw=point.power_kw if point else None,
         battery=battery,
         prices=prices,
-        cost=None if prices is None else prices.cost_of(energy.energy),
+        cost=None if prices is None or not energy.energy.energy_s else prices.cost_of(energy.energy),
         counters=counters,
     )
 
@@ -106,9 +108,8 @@ def as_json(report: Report) -> str:
         "from_utc": utc_text(begin),
         "to_utc": utc_text(end),
         **period.pop("energy"),
+        **_flows(report.energy.energy),
         **{name: value for name, value in period.items() if name not in ("from_utc_ms", "to_utc_ms")},
-        "net_energy_kwh": _net_energy_kwh(report),
-        "net_charge_ah": _net_charge_ah(report),
         **told,
     }
     if report.battery is not None:
@@ -123,12 +124,16 @@ def _efficiencies(trip: RoundTrip) -> dict[str, Any]:
     }
 
 
-def _net_energy_kwh(report: Report) -> float:
-    return report.energy.energy.energy_in_kwh - report.energy.energy.energy_out_kwh
-
-
-def _net_charge_ah(report: Report) -> float:
-    return report.energy.energy.charge_in_ah - report.energy.energy.charge_out_ah
+def _flows(energy: Energy) -> dict[str, float | None]:
+    """Return energy and charge by their names; ``None`` where nothing of them was measured, as with one meter alone."""
+    flows: dict[str, float | None] = dict.fromkeys((*_ENERGIES, *_CHARGES))
+    if energy.energy_s:
+        energies = (energy.energy_in_kwh, energy.energy_out_kwh, energy.energy_in_kwh - energy.energy_out_kwh)
+        flows.update(zip(_ENERGIES, energies, strict=True))
+    if energy.charge_s:
+        charges = (energy.charge_in_ah, energy.charge_out_ah, energy.charge_in_ah - energy.charge_out_ah)
+        flows.update(zip(_CHARGES, charges, strict=True))
+    return flows
 
 
 # -- in words ----------------------------------------------------------------------------------------------------------
@@ -168,20 +173,21 @@ def _not_stored_lines(report: Report) -> Iterator[str]:
 
 
 def _energy_lines(report: Report) -> list[str]:
-    period, energy = report.energy, report.energy.energy
-    return [
-        f"In        {_flow(energy.energy_in_kwh, period.energy_in_uncertainty_kwh, 'kWh')}"
-        f"   {_flow(energy.charge_in_ah, period.charge_in_uncertainty_ah, 'Ah')}",
-        f"Out       {_flow(energy.energy_out_kwh, period.energy_out_uncertainty_kwh, 'kWh')}"
-        f"   {_flow(energy.charge_out_ah, period.charge_out_uncertainty_ah, 'Ah')}",
-        f"Net       {_flow(_net_energy_kwh(report), None, 'kWh')}   {_flow(_net_charge_ah(report), None, 'Ah')}",
-        _coverage_line(period),
+    period, flows = report.energy, _flows(report.energy.energy)
+    off_kwh = (period.energy_in_uncertainty_kwh, period.energy_out_uncertainty_kwh, None)
+    off_ah = (period.charge_in_uncertainty_ah, period.charge_out_uncertainty_ah, None)
+    rows = zip(("In", "Out", "Net"), _ENERGIES, off_kwh, _CHARGES, off_ah, strict=True)
+    lines = [
+        f"{way:<10}{_flow(flows[energy], of_energy, 'kWh')}   {_flow(flows[charge], of_charge, 'Ah')}"
+        for way, energy, of_energy, charge, of_charge in rows
     ]
+    return [*lines, _coverage_line(period)]
 
 
-def _flow(value: float, uncertainty: float | None, unit: str) -> str:
+def _flow(value: float | None, uncertainty: float | None, unit: str) -> str:
+    number = f"{'unknown':>12}" if value is None else f"{value:z12.4f}"
     tolerance = f"+/- {rounded_up(uncertainty, 4):.4f}" if uncertainty else ""
-    return f"{value:z12.4f} {tolerance:<12} {unit:<3}".rstrip()
+    return f"{number} {tolerance:<12} {unit:<3}".rstrip()
 
 
 def _coverage_line(period: PeriodEnergy) -> str:
@@ -256,8 +262,10 @@ def _left_out(count: int, what: str) -> Iterator[str]:
 
 
 def _cost_lines(report: Report) -> list[str]:
-    if report.prices is None or report.cost is None:
+    if report.prices is None:
         return []
+    if report.cost is None:
+        return ["Unknown, as no energy was measured"]
     in_cost = report.prices.cost_of(Energy(energy_in_kwh=report.energy.energy.energy_in_kwh))
     return [
         f"In     {in_cost:z12.2f}",

@@ -123,6 +123,20 @@ def test_what_is_shown_is_never_better_than_it_is(tmp_path: Path) -> None:
     assert "  Net             0.0001              kWh         2.0000              Ah" in lines
 
 
+def test_with_the_current_meter_alone_no_energy_is_unknown_and_not_0(tmp_path: Path) -> None:
+    nothing = {"voltage": None, "power": None, "energy_in": None, "energy_out": None}
+    rows = [row(NOVEMBER_UTC_MS + 30_000 * number, **nothing, energy_s=0.0) for number in (1, 2)]
+    made(tmp_path, rows)
+    lines = report(tmp_path, *WHOLE, "--price-in", "1").stdout.splitlines()
+    assert "  In             unknown              kWh         0.0400              Ah" in lines
+    assert "  Out            unknown              kWh         0.0000              Ah" in lines
+    assert "  Net            unknown              kWh         0.0400              Ah" in lines
+    assert lines[lines.index("Cost (below 0: earned)") + 1 :] == ["  Unknown, as no energy was measured"]
+    found = told(tmp_path, *WHOLE, "--price-in", "1")
+    assert [found[name] for name in ("energy_in_kwh", "energy_out_kwh", "net_energy_kwh", "cost")] == [None] * 4
+    assert (found["charge_in_ah"], found["net_charge_ah"]) == (0.04, 0.04)
+
+
 def test_all_that_was_measured_is_said_in_words_and_nothing_is_less_than_nothing(tmp_path: Path) -> None:
     rows = [row(NOVEMBER_UTC_MS + 30_000 * number, energy_in=1e-6, energy_out=1.1e-6) for number in (1, 2)]
     made(tmp_path, rows)
@@ -426,6 +440,7 @@ def test_long_work_tells_its_progress_on_a_terminal_and_leaves_nothing_on_it(tmp
     os.close(ours)
     assert done.returncode == 0
     assert "\rreading the history:  50 %" in shown
+    assert shown.count("\rreading the history\r") == 1  # while it adds up, of which nobody knows how far it is
     assert shown.endswith("\r" + " " * 28 + "\r")
 
 
