@@ -5,6 +5,7 @@ Pure but for reading the database through the cursor of whoever asks; never bloc
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
@@ -12,6 +13,8 @@ from dataclasses import asdict, dataclass, fields
 from energy_book import EnergyTotals, read_totals
 from state_log import duration_text
 from store import DamagedRow
+
+SHORTEST_TOLD_S = 0.05  # less of a gap is 0.0 s
 
 # The names of the fields are the names in the JSON, as in ``status.py``.
 
@@ -74,6 +77,16 @@ def json_members(energy: EnergyStatus | None) -> dict[str, float | None]:
     return dict.fromkeys((each.name for each in fields(EnergyStatus)), None) if energy is None else asdict(energy)
 
 
+def rounded_up(uncertainty: float, digits: int) -> float:
+    """Return an uncertainty with so many decimals, never smaller than it is."""
+    return math.ceil(round(uncertainty * 10.0**digits, 6)) / 10.0**digits
+
+
+def rounded_down(coverage_percent: float, digits: int) -> float:
+    """Return a coverage with so many decimals, never larger than it is: 100 only where nothing is missing."""
+    return math.floor(round(coverage_percent * 10.0**digits, 6)) / 10.0**digits
+
+
 def energy_lines(energy: EnergyStatus) -> list[str]:
     """Return what the counters stand at, in words."""
     return [*_counter_lines(energy), _coverage_line(energy)]
@@ -82,24 +95,24 @@ def energy_lines(energy: EnergyStatus) -> list[str]:
 def _counter_lines(energy: EnergyStatus) -> Iterator[str]:
     yield _line("Energy in", f"{energy.energy_in_kwh:,.4f} kWh", 4, energy.energy_in_uncertainty_kwh)
     yield _line("Energy out", f"{energy.energy_out_kwh:,.4f} kWh", 4, energy.energy_out_uncertainty_kwh)
-    yield _line("In minus out", f"{energy.net_energy_kwh:,.4f} kWh")
+    yield _line("In minus out", f"{energy.net_energy_kwh:z,.4f} kWh")
     yield _line("Charge in", f"{energy.charge_in_ah:,.3f} Ah", 3, energy.charge_in_uncertainty_ah)
     yield _line("Charge out", f"{energy.charge_out_ah:,.3f} Ah", 3, energy.charge_out_uncertainty_ah)
-    yield _line("In minus out", f"{energy.net_charge_ah:,.3f} Ah")
+    yield _line("In minus out", f"{energy.net_charge_ah:z,.3f} Ah")
 
 
 def _line(name: str, value: str, digits: int = 0, uncertainty: float | None = None) -> str:
     number, unit = value.split()
-    off = "" if uncertainty is None else f" +/- {uncertainty:,.{digits}f}"
+    off = "" if uncertainty is None else f" +/- {rounded_up(uncertainty, digits):,.{digits}f}"
     return f"{name:<12}  {number:>14} {unit}{off}"
 
 
 def _coverage_line(energy: EnergyStatus) -> str:
     if energy.coverage_percent is None:
         return "Counting has just begun"
-    if not energy.gap_seconds:
+    if energy.gap_seconds < SHORTEST_TOLD_S:
         return "Counted all the time"
     return (
-        f"Counted for {energy.coverage_percent:.3f} % of the time; for {duration_text(energy.gap_seconds)} there were "
-        "no readings, and what passed then is in none of these"
+        f"Counted for {rounded_down(energy.coverage_percent, 3):.3f} % of the time; for "
+        f"{duration_text(energy.gap_seconds)} there were no readings, and what passed then is in none of these"
     )

@@ -509,7 +509,7 @@ def percent_covered(amperes: tuple[float, ...], scatter_a: float, scatter_v: flo
         pytest.param((-30.0, 30.0), 0.02, 0.01, 6, id="in and out in turn"),
     ],
 )
-def test_the_truth_lies_within_it_in_at_least_95_percent(
+def test_the_truth_lies_within_it_in_95_percent_but_for_chance(
     amperes: tuple[float, ...], scatter_a: float, scatter_v: float, count: int
 ) -> None:
     found = percent_covered(amperes, scatter_a, scatter_v, count)
