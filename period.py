@@ -29,11 +29,12 @@ def named_period(name: str, now_utc_s: float) -> Period:
     today = now.date()
     now_utc_ms = round(now_utc_s * 1000) + 1  # at midnight, too, there is a period
     if name == "today":
-        return Period(from_utc_ms=_begin_utc_ms(today), to_utc_ms=now_utc_ms)
+        return Period(from_utc_ms=_named_begin_utc_ms(today), to_utc_ms=now_utc_ms)
     if name == "yesterday":
-        return Period(from_utc_ms=_begin_utc_ms(today - _ONE_DAY), to_utc_ms=_begin_utc_ms(today))
+        from_utc_ms = _named_begin_utc_ms(today - _ONE_DAY)
+        return Period(from_utc_ms=from_utc_ms, to_utc_ms=max(from_utc_ms + 1, _named_begin_utc_ms(today)))
     if name == "month":
-        return Period(from_utc_ms=_begin_utc_ms(today.replace(day=1)), to_utc_ms=now_utc_ms)
+        return Period(from_utc_ms=_named_begin_utc_ms(today.replace(day=1)), to_utc_ms=now_utc_ms)
     return Period(from_utc_ms=0, to_utc_ms=LAST_UTC_MS)
 
 
@@ -66,6 +67,11 @@ def utc_offset_text(utc_ms: int) -> str:
 def _text(moment: datetime, utc_ms: int) -> str:
     text = moment.isoformat(sep=" ", timespec="seconds")
     return f"{text}.{utc_ms % 1000:03d}" if utc_ms % 1000 else text
+
+
+def _named_begin_utc_ms(day: date) -> int:
+    """Return when a day begins, at the epoch at the earliest: a clock that does not know the time stands there."""
+    return max(0, _begin_utc_ms(day))
 
 
 def _begin_utc_ms(day: date) -> int:

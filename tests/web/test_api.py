@@ -510,3 +510,21 @@ def test_nothing_is_said_of_the_clock_before_it_was_looked_at(tmp_path: Path) ->
             parts = {part["name"]: part for part in stand.get("/api/status").json["parts"]}
             assert (parts["Clock"]["state"], parts["Clock"]["text"]) == ("ok", text)
             stand.close_interval()
+
+
+@pytest.mark.parametrize("zone", ["UTC", "<+05>-5", "<-05>5"])
+def test_a_clock_that_stands_at_1970_harms_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zone: str) -> None:
+    """As that of a Raspberry Pi that has just started and does not know the time yet."""
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    made(tmp_path, [row(NOON)])
+    with Stand(tmp_path, clock=ManualClock(utc_s=5.0)) as stand:
+        stand.take(52.0, 2.0)
+        answers = {
+            path: stand.get(path) for path in ("/api/latest", "/api/energy", "/api/history", "/metrics", "/api/status")
+        }
+    monkeypatch.undo()
+    time.tzset()
+    assert {path: answer.status for path, answer in answers.items()} == dict.fromkeys(answers, 200)
+    assert answers["/api/latest"].json["sample"]["voltage_v"] == 52.0
+    assert answers["/api/energy"].json["yesterday"]["energy_in_kwh"] is None
