@@ -70,7 +70,7 @@ def _findings(facts: Facts, delivery: dict[str, Any] | None, unreadable: str | N
     yield _judged(facts, "Clock", facts.trouble_of("reporter"), well)
     yield _ledger(facts)
     yield _judged(facts, "Database", facts.database_trouble or unreadable, "works", state="error")
-    own = {"uploader", "redis", "reporter", *facts.meters()}
+    own = {"uploader", "redis", "reporter", "sampler", *facts.meters()}
     others = [trouble for part in facts.parts() if part.name not in own and (trouble := part.trouble) is not None]
     troubles = [trouble for trouble in others if trouble != facts.database_trouble]
     refused = facts.refused()

@@ -528,3 +528,15 @@ def test_a_clock_that_stands_at_1970_harms_nothing(tmp_path: Path, monkeypatch: 
     assert {path: answer.status for path, answer in answers.items()} == dict.fromkeys(answers, 200)
     assert answers["/api/latest"].json["sample"]["voltage_v"] == 52.0
     assert answers["/api/energy"].json["yesterday"]["energy_in_kwh"] is None
+
+
+def test_what_the_meters_say_together_is_told_with_the_meters_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(WebServer, "trouble", "the two meters: seem to be exchanged")
+    with Stand(tmp_path) as stand:
+        stand.server.name = "sampler"
+        stand.meters[VOLTAGE] = {"works": False, "trouble": "seem to be exchanged"}
+        parts = {part["name"]: part for part in stand.get("/api/status").json["parts"]}
+        assert parts["Meters"]["state"] == "error"
+        assert parts["Program"]["state"] == "ok"
