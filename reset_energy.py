@@ -98,4 +98,5 @@ def _begin_anew(store: Store) -> EnergyTotals:
             )
         before = read_totals(cursor)
         begin_anew(cursor)
+        tables.delete_open_interval(cursor)  # it began before now: the time until then would count as a gap
     return before or EnergyTotals()
