@@ -61,6 +61,7 @@ class AretasReporter(Worker):
         self._uncertainty = uncertainty
         self._interval: Interval | None = None
         self.last_summary: IntervalSummary | None = None
+        self.last_closed: tuple[int, IntervalSummary] | None = None  # when it ended, milliseconds since the epoch
         self._held_because: str | None = None
 
     def change_interval(self, report_interval_ms: int) -> None:
@@ -199,6 +200,7 @@ class AretasReporter(Worker):
         ended = self._stamped(ended, verdict)
         self._interval = self._interval_from(ended.end_mono_s, verdict.offset_s, previous_end_utc_ms=ended.end_utc_ms)
         summary = self.last_summary = self._judged(self._buffer.close(ended, self._interval))
+        self.last_closed = (ended.end_utc_ms, summary)
         before = self._outbox.tally()
         self._outbox.note("clock", {"trusted": verdict.trusted, "why": verdict.why})
         for name, value in self._state().items():

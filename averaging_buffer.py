@@ -133,6 +133,7 @@ class AveragingBuffer:
         self._open = _OpenInterval(Interval(start_mono_s=-math.inf, end_mono_s=-math.inf, end_utc_ms=0), self._meter)
         self._ahead: list[PowerSample] = []
         self._under_way: dict[float, None] = {}  # oldest first
+        self.newest: PowerSample | None = None  # with a value; read without the lock
         self._late_lines = Ration(clock)
 
     def begin(self, begun_mono_s: float) -> None:
@@ -144,6 +145,7 @@ class AveragingBuffer:
         """Hand in a sample that was begun: averaged into its interval, kept for a later one, or refused as late."""
         with self._changed:
             self._under_way.pop(begun_mono_s, None)
+            self.newest = _newer(self.newest, sample)
             if len(self._ahead) < _AHEAD_LIMIT:
                 self._place(sample)
             else:
@@ -223,6 +225,12 @@ class AveragingBuffer:
             if self._late_lines.take():
                 words = f"a sample came {late_s:.3f} s after its interval had ended; it does not count"
                 logger.warning("%s%s", words, self._late_lines.hint)
+
+
+def _newer(newest: PowerSample | None, sample: PowerSample) -> PowerSample | None:
+    """Return which of two samples is shown as the newest: one with a value, whichever was completed first."""
+    has_value = sample.voltage_v is not None or sample.current_a is not None
+    return sample if has_value and (newest is None or sample.start_mono_s > newest.start_mono_s) else newest
 
 
 def summarise(samples: Iterable[PowerSample], meter: EnergyMeter | None = None) -> IntervalSummary:

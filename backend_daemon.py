@@ -52,7 +52,7 @@ def run(
         lock.acquire(settings.ports())
     except HeldByAnother as exc:
         return refuse_to_start(f"{exc}; this one does not start", EXIT_CHECK_FAILED)
-    daemon = Daemon(settings, clock, secret_filter.add)
+    daemon = Daemon(settings, clock, secret_filter.add, secret_filter.hide)
     reload = partial(reload_configuration, config, daemon, secret_filter)
     manager = ServiceManager(os.environ, clock, secret_filter.hide)
     if (too_short := manager.warning()) is not None:
@@ -112,10 +112,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from simulator.demo import Demo, DemoError
 
             try:
-                config = stack.enter_context(Demo(Path("demo"))).config
+                demo = stack.enter_context(Demo(Path("demo")))
             except DemoError as exc:
                 return refuse_to_start(f"the demo does not start: {exc}", EXIT_CHECK_FAILED)
-            print(f"Demo: simulated meters, battery and cloud. Log and data are in {config.parent}", flush=True)
+            config = demo.config
+            print(f"Demo: simulated meters, battery and cloud. Log and data are in {config.parent}")
+            print(f"The page: {demo.page}", flush=True)
         try:
             settings = load_settings(config, to_run=not options.check_config)
         except ConfigurationError as exc:

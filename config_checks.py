@@ -41,6 +41,7 @@ def check_together(file: ConfigFile) -> None:
         file.refuse("xdm_stale_after", message, value=str(value["xdm_stale_after"]))
     _check_current_meter(file)
     _check_limits(file)
+    _check_web(file)
     _warn_of_values(file)
 
 
@@ -84,6 +85,19 @@ def _check_limits(file: ConfigFile) -> None:
             file.refuse(highest, f"must be above the end of the range, {-end:g}", value=f"{high:g}")
 
 
+def _check_web(file: ConfigFile) -> None:
+    """Report a page that the network could see without anybody having decided so."""
+    value = file.values
+    if not value["enable_web"] or value["web_host"] is None or ipaddress.ip_address(value["web_host"]).is_loopback:
+        return
+    if not (value["web_password"] or value["web_password_file"] or value["web_allow_open"]):
+        message = (
+            "is an address that others can reach, but there is no web_password. Set one (or web_password_file), or "
+            "web_allow_open = True if everybody there may see the battery, or web_host = 127.0.0.1"
+        )
+        file.refuse("web_host", message, value=value["web_host"])
+
+
 def check_ports(file: ConfigFile, folder: Path) -> None:
     """Report a port that is a folder, and one that both meters use, by whatever names."""
     devices = []
@@ -102,7 +116,7 @@ def _warn_of_values(file: ConfigFile) -> None:
     value = file.values
     if value["API_URL"] and urlsplit(value["API_URL"]).scheme == "http" and not _is_loopback(value["API_URL"]):
         file.warn("API_URL begins with http:// : the password travels unencrypted; use https://")
-    for name in ("API_PASSWORD", "redis_authpw"):
+    for name in ("API_PASSWORD", "redis_authpw", "web_password"):
         if re.fullmatch(r"[A-Za-z]{1,7}", value[name] or ""):  # as log_setup.py has it
             file.warn(f"{name} is a short word: the log hides it only where it is a value. Choose a longer password")
         if "%%" in (value[name] or "") and value[name] in file.texts(name):

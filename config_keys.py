@@ -12,6 +12,7 @@ from typing import Any
 
 from config_file import Key, Table
 from config_values import (
+    address,
     choice,
     credential,
     fixable,
@@ -131,6 +132,12 @@ KEYS = (
     Key("REDIS", "redis_authpw", str, None, "the password of the server", secret=True),
     Key("REDIS", "redis_authpw_file", secret_path, None, "the file that holds this password", secret=True),
     Key("REDIS", "redis_ttl", whole(0, 1_000_000_000, _seconds), "0", "when stale values vanish"),
+    Key("WEB", "enable_web", _boolean, "False", "whether there is a page to look at"),
+    Key("WEB", "web_host", address, "127.0.0.1", "the address it is served at"),
+    Key("WEB", "web_port", whole(1, 65_535), "8041", "its TCP port"),
+    Key("WEB", "web_password", str, None, "the password of the page", secret=True),
+    Key("WEB", "web_password_file", secret_path, None, "the file that holds this password", secret=True),
+    Key("WEB", "web_allow_open", _boolean, "False", "whether the network may see it without a password"),
 )
 
 # (section, spelling) -> key

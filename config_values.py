@@ -177,6 +177,17 @@ def host(text: str) -> str:
     return host
 
 
+def address(text: str) -> str:
+    """Return the IP address to listen at; ``localhost`` is 127.0.0.1."""
+    host = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    if host.lower() == "localhost":
+        return "127.0.0.1"
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        raise ValueError("must be an IP address of this computer, such as 192.168.1.20, or localhost") from None
+
+
 def port(text: str) -> str:
     """Return a serial port: a path, COM3 or a URL of pyserial."""
     if text[:1] in "\"'" or text[-1:] in "\"'":

@@ -1,4 +1,4 @@
-"""Where the two passwords come from: the service manager, the environment, a file of their own, or config.cfg.
+"""Where the passwords come from: the service manager, the environment, a file of their own, or config.cfg.
 
 Runs in the main thread, once per reading of the configuration. Guarantees: the first source that is there counts, and
 one that is there but of no use is a problem, not a reason to take the next; no message shows a password, nor the path
@@ -36,6 +36,7 @@ class Password(NamedTuple):
 
 API_PASSWORD = Password("API_PASSWORD", "API_PASSWORD", "API_PASSWORD_FILE", "API_PASSWORD_FILE", needed=True)
 REDIS_PASSWORD = Password("redis_authpw", "REDIS_AUTHPW", "redis_authpw_file", "REDIS_AUTHPW_FILE", needed=False)
+WEB_PASSWORD = Password("web_password", "WEB_PASSWORD", "web_password_file", "WEB_PASSWORD_FILE", needed=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,6 +31,7 @@ from worker import Worker
 
 if TYPE_CHECKING:
     from redis_cache import RedisCache
+    from web.server import WebServer
     from wire_recorder import WireRecorder
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ _SAMPLER_STOPS_WITHIN_S = 1.2  # a meter may take 1 s to answer; the sampler its
 _REPORTER_STOPS_WITHIN_S = 0.7
 _LAST_SEND_WITHIN_S = 2.0
 _DATABASE_CLOSES_WITHIN_S = 0.8
+_SERVER_STOPS_WITHIN_S = 1.5
 # A request that gets no answer ends soon enough that the first attempt after a short outage comes within 10 s.
 _CONNECT_TIMEOUT_S, _READ_TIMEOUT_S, _REQUEST_TIMEOUT_S = 3.0, 5.0, 8.0
 
@@ -46,13 +48,20 @@ _CONNECT_TIMEOUT_S, _READ_TIMEOUT_S, _REQUEST_TIMEOUT_S = 3.0, 5.0, 8.0
 class Daemon:
     """The workers that the settings describe, wired but not running until ``start()``.
 
-    ``on_secret`` is told every secret that comes up later (the cloud's token), so that no log shows it.
+    ``on_secret`` is told every secret that comes up later (the cloud's token), so that no log shows it; ``hide``
+    returns a text without those that are known.
     """
 
-    def __init__(self, settings: Settings, clock: Clock, on_secret: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock,
+        on_secret: Callable[[str], None],
+        hide: Callable[[str], str] = lambda text: text,
+    ) -> None:
         self.settings = settings
         self._clock = clock
-        self._on_secret = on_secret
+        self._on_secret, self._hide = on_secret, hide
         self._on_crash: Callable[[], None] = lambda: None
         self._refused: str | None = None
         self.buffer = AveragingBuffer(clock)
@@ -79,6 +88,7 @@ class Daemon:
             self.sampler.verify_untouched,
             lambda summary: accuracy_of(self.settings).of(summary),
         )
+        self.web_server = self._new_web_server()
 
     # -- start, reload, stop -----------------------------------------------------------------------------------------
 
@@ -86,14 +96,14 @@ class Daemon:
         """Start every worker, delivery first. Returns at once; meters, cloud and Redis may all be absent."""
         self._on_crash = on_crash
         self.reporter.open_first_interval()
-        for worker in (*self._deliverers(), *self._recorders(), self.reporter, self.sampler):
+        for worker in (*self._deliverers(), *self._recorders(), self.reporter, self.sampler, *self._servers()):
             worker.start(on_crash)
 
     def reload(self, settings: Settings) -> None:
         """Go on with other settings: only the workers that they concern are replaced, no sample that was taken is lost.
 
         If anything of the meters or of sampling changes, both meters are set up again, which takes them some seconds.
-        Blocks 6 s at most.
+        Blocks 7 s at most.
         """
         before, self.settings = self.settings, settings
         self._refused = None
@@ -122,6 +132,11 @@ class Daemon:
             for worker in (self.wire_recorder, self.sampler):
                 if worker is not None:
                     worker.start(self._on_crash)
+        if before.web != settings.web:
+            self._stop(self._servers(), _SERVER_STOPS_WITHIN_S)
+            self.web_server = self._new_web_server()
+            for server in self._servers():
+                server.start(self._on_crash)
 
     def refuse_reload(self, why: str) -> None:
         """Have ``status_text()`` say that the configuration there is now is not the one that is used."""
@@ -132,9 +147,11 @@ class Daemon:
 
         Blocks 5 s at most, whatever meters, cloud and disk do.
         """
+        for worker in self._servers():
+            worker.request_stop()  # what it takes is over long before the last of the others has ended
         self._stop([self.sampler], _SAMPLER_STOPS_WITHIN_S)
         self._stop([*self._recorders(), self.reporter], _REPORTER_STOPS_WITHIN_S)
-        self._stop(self._deliverers(), _LAST_SEND_WITHIN_S)
+        self._stop([*self._deliverers(), *self._servers()], _LAST_SEND_WITHIN_S)
         closing = threading.Thread(target=self._close_outbox, name="closing", daemon=True)
         closing.start()
         closing.join(_DATABASE_CLOSES_WITHIN_S)
@@ -146,7 +163,7 @@ class Daemon:
     def workers(self) -> list[Worker]:
         """Return every worker there is now, the meters' included."""
         readers = self.sampler.readers.values()
-        return [*self._deliverers(), *self._recorders(), self.reporter, self.sampler, *readers]
+        return [*self._deliverers(), *self._recorders(), self.reporter, self.sampler, *readers, *self._servers()]
 
     @property
     def is_sampling(self) -> bool:
@@ -220,6 +237,30 @@ class Daemon:
             self.settings, self.buffer, self._clock, self.recorder.record, open_port
         )
 
+    def _new_web_server(self) -> WebServer | None:
+        if self.settings.web is None:
+            return None
+        try:
+            from web.facts import Facts
+            from web.server import WebServer
+        except ModuleNotFoundError as exc:  # no reason to measure nothing
+            logger.error(
+                "there is no page: %s is not installed. Run  sh venv.sh requirements.txt  and restart", exc.name
+            )
+            return None
+        facts = Facts(
+            self._clock,
+            lambda: self.settings,
+            self.buffer,
+            self.outbox,
+            lambda: self.reporter.last_closed,
+            self.workers,
+            lambda: self.sampler.meters(),
+            lambda: self._refused,
+            self._hide,
+        )
+        return WebServer(self.settings.web, facts, self._clock)
+
     def _publish(self, readings: Sequence[Datum]) -> None:
         """Have Redis get an interval: its readings, and the counters unless a kill could make them fall again."""
         if (redis_cache := self.redis_cache) is not None:
@@ -229,6 +270,9 @@ class Daemon:
 
     def _deliverers(self) -> list[Worker]:
         return [self.uploader] if self.redis_cache is None else [self.uploader, self.redis_cache]
+
+    def _servers(self) -> list[Worker]:
+        return [] if self.web_server is None else [self.web_server]
 
     def _recorders(self) -> list[Worker]:
         return [self.recorder] if self.wire_recorder is None else [self.recorder, self.wire_recorder]

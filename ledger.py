@@ -96,6 +96,11 @@ class Audit:
     def __init__(self, clock: Clock) -> None:
         self._state = StateLog(logger, "ledger", clock)
 
+    @property
+    def trouble(self) -> str | None:
+        """Which sums do not close, ``None`` if it is in order. From any thread."""
+        return self._state.message
+
     def check(self, ledger: Ledger, rows_waiting: int | None) -> None:
         """Check the sums, and that as many readings wait as the database has, where that is known."""
         faults = ledger.faults()

@@ -99,6 +99,16 @@ class Outbox:
         return None if oldest_utc_ms is None else max(0.0, self._clock.utc_s() - oldest_utc_ms / 1000)
 
     @property
+    def ledger_trouble(self) -> str | None:
+        """Which sums of the ledger do not close, ``None`` if it is in order."""
+        return self._audit.trouble
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What the ledger has counted. Not of one moment: its sums may be off by what is just being counted."""
+        return {**self._ledger.counts, "readings_waiting": self._ledger.waiting, "readings_held": self._ledger.held}
+
+    @property
     def long_work(self) -> int:
         """A number that changes while the database is rebuilt, which may take minutes."""
         return self._store.long_work

@@ -20,7 +20,7 @@ from config_keys import TABLE, VOLTAGE_RANGES
 from config_keys import CurrentSource as CurrentSource
 from config_keys import Rate as Rate
 from config_values import EXAMPLES, NO_OFFSET, ZeroOffset
-from credentials import API_PASSWORD, REDIS_PASSWORD, take_password
+from credentials import API_PASSWORD, REDIS_PASSWORD, WEB_PASSWORD, take_password
 from measurements import Device
 
 
@@ -139,6 +139,18 @@ class StoreSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WebSettings:
+    """Where the page is served, and the password that it wants. ``port`` = 0: any that is free.
+
+    ``password`` is ``None`` if it wants none.
+    """
+
+    host: str
+    port: int
+    password: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """All that config.cfg says. ``None`` for a part that is switched off; ``folder`` is absolute."""
 
@@ -149,6 +161,7 @@ class Settings:
     current_meter: CurrentMeterSettings | None
     redis: RedisSettings | None
     store: StoreSettings
+    web: WebSettings | None
     folder: Path
     warnings: tuple[str, ...]
     passwords: tuple[str, ...] = field(repr=False)
@@ -179,6 +192,7 @@ def load_settings(path: Path, *, to_run: bool = True) -> Settings:
     passwords = (
         *take_password(file, API_PASSWORD, folder, used=True, at_hand=to_run),
         *take_password(file, REDIS_PASSWORD, folder, used=redis_used, at_hand=to_run),
+        *take_password(file, WEB_PASSWORD, folder, used=bool(value["enable_web"]), at_hand=to_run),
     )
     check_together(file)
     check_ports(file, path.parent)
@@ -191,7 +205,7 @@ def load_settings(path: Path, *, to_run: bool = True) -> Settings:
 
 def _holds_password(file: ConfigFile) -> bool:
     account = set(file.texts(API_PASSWORD.key)).difference(EXAMPLES)
-    return bool(account or file.texts(REDIS_PASSWORD.key))
+    return bool(account or file.texts(REDIS_PASSWORD.key) or file.texts(WEB_PASSWORD.key))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,6 +250,7 @@ def _settings(value: Mapping[str, Any], folder: Path, warnings: Iterable[str], p
         current_meter=_current_meter(value, folder) if value["xdm_current_enable"] else None,
         redis=_redis(value) if value["redis_enable"] else None,
         store=_store(value),
+        web=_web(value) if value["enable_web"] else None,
         folder=folder,
         warnings=tuple(warnings),
         passwords=tuple(dict.fromkeys(passwords)),
@@ -306,6 +321,10 @@ def _store(value: Mapping[str, Any]) -> StoreSettings:
         sync_interval_s=value["report_interval"] / 1000 if sync_interval_s is None else sync_interval_s,
         clock_hold_max_s=value["clock_hold_max"],
     )
+
+
+def _web(value: Mapping[str, Any]) -> WebSettings:
+    return WebSettings(host=value["web_host"], port=value["web_port"], password=value["web_password"] or None)
 
 
 def _in_folder(port: str, folder: Path) -> str:

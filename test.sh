@@ -11,6 +11,7 @@ set -x
 ruff check .
 ruff format --check .
 mypy .
+[ $# -gt 0 ] || sh tests/web/get_browser.sh
 # More workers than cores: nearly all of their time the tests wait, for a meter or for a clock.
 python -m pytest --numprocesses 5 --dist worksteal "$@"
 [ $# -gt 0 ] || sh tests/systemd/run.sh

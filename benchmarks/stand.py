@@ -164,8 +164,8 @@ class Stand:
     ) -> None:
         self._stack.close()
 
-    def start(self, *, sample_ms: int, report_ms: int, redis: bool = False) -> None:
-        """Start the daemon, and with ``redis`` a Redis server before it. Returns at once."""
+    def start(self, *, sample_ms: int, report_ms: int, redis: bool = False, web_port: int | None = None) -> None:
+        """Start the daemon, with a page if it has a port, and with ``redis`` a Redis server before. Returns at once."""
         config = _CONFIG.format(
             mac=MAC,
             url=self.cloud.url,
@@ -179,6 +179,8 @@ class Stand:
         )
         if redis:
             config += _REDIS_CONFIG.format(port=self._stack.enter_context(RedisServer(self.folder)).port)
+        if web_port is not None:
+            config += f"\n[WEB]\nenable_web = True\nweb_port = {web_port}\n"
         path = self.folder / "config.cfg"
         path.touch(mode=0o600)
         path.write_text(config, encoding="utf-8")

@@ -7,7 +7,8 @@ through the same configuration, drivers and clients as the real thing.
 from __future__ import annotations
 
 import secrets
-from contextlib import ExitStack
+import socket
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -22,6 +23,7 @@ USERNAME = "demo@example.invalid"
 SHUNT_RESISTANCE_OHM = 0.0006667
 SAMPLE_INTERVAL_MS = 500
 REPORT_INTERVAL_MS = 2000
+WEB_PORT = 8041
 
 _CONFIG = """\
 # Written by --demo at every start: a working configuration for the simulated meters and cloud.
@@ -36,6 +38,10 @@ report_interval = {report_interval_ms}
 
 [SERIAL]
 sample_interval = {sample_interval_ms}
+
+[WEB]
+enable_web = True
+web_port = {web_port}
 
 [XDM]
 xdm_current_enable = True
@@ -57,17 +63,19 @@ class DemoError(Exception):
 class Demo:
     """A context manager: simulated meters and cloud run inside it, and ``config`` is the file that describes them.
 
-    ``config`` is absolute once it is entered. Entering raises ``DemoError``.
+    ``config`` is absolute once it is entered, and ``page`` is the address of the page. Entering raises ``DemoError``.
     """
 
     def __init__(self, folder: Path) -> None:
         self.config = folder / "config.cfg"
+        self.page = ""
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             try:
-                text = _start(stack)
+                web_port = _free_port()
+                text = _start(stack, web_port)
             except OSError as exc:
                 raise DemoError(
                     f"no simulated meter or cloud can be made here: {exc}. Try again on another computer"
@@ -81,6 +89,7 @@ class Demo:
                 raise DemoError(
                     f"{self.config} cannot be written ({exc.strerror}): run it in a folder that you may write"
                 ) from exc
+            self.page = f"http://localhost:{web_port}/"
             self._stack = stack.pop_all()
         return self
 
@@ -90,7 +99,15 @@ class Demo:
         self._stack.close()
 
 
-def _start(stack: ExitStack) -> str:
+def _free_port() -> int:
+    """Return the usual port of the page, or if it is taken one that is free."""
+    for port in (WEB_PORT, 0):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)) as listener:
+            return int(listener.getsockname()[1])
+    return WEB_PORT
+
+
+def _start(stack: ExitStack, web_port: int) -> str:
     """Start the meters and the cloud, which end with ``stack``. Return the configuration for them."""
     battery = BatteryModel()
     password = secrets.token_urlsafe(16)
@@ -107,4 +124,5 @@ def _start(stack: ExitStack) -> str:
         current_port=current.address,
         voltage_port=voltage.address,
         shunt_ohm=SHUNT_RESISTANCE_OHM,
+        web_port=web_port,
     )

@@ -95,7 +95,7 @@ install_program() {
   trap 'rm -rf "$new"' EXIT
   chmod 755 "$new"
   (cd "$source" && tar -c --mode=u=rwX,go=rX --exclude=__pycache__ ./*.py ./*.sh ./*.txt config.cfg.example \
-    aretas_api simulator systemd xdm1041) | tar -x --no-same-owner -C "$new"
+    aretas_api simulator systemd web xdm1041) | tar -x --no-same-owner -C "$new"
   [ -f "$new/backend_daemon.py" ] || fail "the program could not be copied to $new, see above." \
     "Nothing was changed; a service that runs goes on." "Is the disk full? Look with:  df -h /opt"
   if [ -x "$program/.venv/bin/python" ]; then # first all that the new one needs: without it, the old one stays

@@ -19,7 +19,7 @@ from tests.rig import PROJECT, run_daemon
 
 POSIX_ONLY = {"termios", "tty", "pty", "fcntl", "pwd", "grp", "resource", "posix", "syslog", "readline", "curses"}
 DAEMON = [path for path in PROJECT.glob("*.py") if path.name != "conftest.py"] + [
-    path for package in ("xdm1041", "aretas_api", "simulator") for path in (PROJECT / package).glob("*.py")
+    path for package in ("xdm1041", "aretas_api", "simulator", "web") for path in (PROJECT / package).glob("*.py")
 ]
 
 

@@ -462,7 +462,7 @@ def test_warned_of(tmp_path: Path, section: str, key: str, value: str, words: st
         ("[XDM2]\n", "[XDM2] is no known section: did you mean [XDM]?"),
         ("[REDSI]\nredis_enable = True\n", "[REDSI] is no known section: did you mean [REDIS]?"),
         ("[api]\n", "did you mean [API]?"),
-        ("[weather]\n", "there are [DEFAULT], [XDM], [SERIAL], [API], [STORE], [REDIS], [ARETAS]"),
+        ("[weather]\n", "there are [DEFAULT], [XDM], [SERIAL], [API], [STORE], [REDIS], [WEB], [ARETAS]"),
         ("xdm_shunt_resistence = 3\n", "did you mean xdm_shunt_resistance in [XDM]?"),
         ("report_interval = 20000\n", "report_interval belongs in [API]"),
         ("enable_redis = True\n", "enable_redis belongs in [REDIS]"),

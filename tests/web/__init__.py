@@ -1,0 +1,1 @@
+"""The web server, at the level of its sockets and of the process."""
