@@ -91,7 +91,7 @@ class EnergyTotals:
         return _together(self.charge_out_limit_ah, self.charge_out_variance)
 
     def plus(self, energy: Energy, uncertainty: Uncertainty) -> Self:
-        """Return the counters after an interval. What nobody knows the uncertainty of counts as if it were all wrong."""
+        """Return the counters after an interval. Of unknown uncertainty, all of it may be wrong."""
         flows = (energy.energy_in_kwh, energy.energy_out_kwh), (energy.charge_in_ah, energy.charge_out_ah)
         energy_in, energy_out = _shares(uncertainty.energy_kwh, *flows[0])
         charge_in, charge_out = _shares(uncertainty.charge_ah, *flows[1])

@@ -20,7 +20,7 @@ from store import DamagedRow
 class EnergyStatus:
     """What the counters stand at, and +/- (docs/accuracy.md). ``counting_since`` in milliseconds since the epoch.
 
-    No measurement is exact: +/- 0 means that it is not known, and is ``None``.
+    No measurement is exact: where +/- would be 0 nothing was measured, and it is ``None``.
     ``coverage_percent`` is for how much of the time since then it is known, ``gap_seconds`` for how long it is not;
     what passed in a gap is in no counter.
     """
@@ -90,7 +90,7 @@ def _counter_lines(energy: EnergyStatus) -> Iterator[str]:
 
 def _line(name: str, value: str, digits: int = 0, uncertainty: float | None = None) -> str:
     number, unit = value.split()
-    off = "" if uncertainty is None else f" +/- {uncertainty:,.{digits}f}"
+    off = "" if uncertainty is None else f" +/- {max(uncertainty, 0.1**digits):,.{digits}f}"  # 0 would be untrue
     return f"{name:<12}  {number:>14} {unit}{off}"
 
 

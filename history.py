@@ -279,8 +279,8 @@ def _energy(cursor: sqlite3.Cursor, from_utc_ms: int, to_utc_ms: int) -> PeriodE
         [from_utc_ms, to_utc_ms],
     ).fetchone()
     energy = Energy(**{name: _number(value) or 0.0 for name, value in zip(_ENERGY_FIELDS, sums, strict=False)})
-    energy_in, energy_out = _uncertainties(sums[6:11])
-    charge_in, charge_out = _uncertainties(sums[11:16])
+    energy_in, energy_out = _uncertainties(sums[6:10])
+    charge_in, charge_out = _uncertainties(sums[10:14])
     begin_utc_ms, end_utc_ms = _history_utc_ms(cursor, present)
     begin_utc_ms, end_utc_ms = max(from_utc_ms, begin_utc_ms), min(to_utc_ms, end_utc_ms)
     has_history = begin_utc_ms < end_utc_ms
@@ -303,35 +303,33 @@ def _energy(cursor: sqlite3.Cursor, from_utc_ms: int, to_utc_ms: int) -> PeriodE
 def _energy_sums(present: frozenset[str]) -> str:
     """Return the columns that ``_energy`` takes: six sums, and of energy and of charge what ``_uncertainties`` takes.
 
-    An interval's uncertainty is shared out to in and out as its energy is.
+    In the counters' way (``energy_book._shares``).
     """
     columns = [f"sum({_column(name, present)})" for name in (*_FLOWS, "energy_s", "charge_s")]
     for kind in ("energy", "charge"):
         flow_in, flow_out, limit, scatter = (
             _column(f"{kind}{suffix}", present) for suffix in ("_in", "_out", "_uncertainty", "_scatter")
         )
-        both = f"{flow_in} + {flow_out}"
-        share = f"CASE WHEN {both} > 0 THEN {flow_in} / ({both}) WHEN {both} = 0 THEN 0.5 END"
-        columns += [
-            f"sum({both} > 0 AND {limit} IS NULL)",
-            f"sum({limit} * ({share}))",
-            f"sum({limit} * (1 - ({share})))",
-            f"sum({scatter} * {scatter} * ({share}) * ({share}))",
-            f"sum({scatter} * {scatter} * (1 - ({share})) * (1 - ({share})))",
-        ]
+        limits, scatters = (
+            [
+                f"min({off}, {own} + max(0, {off} - {other}))"
+                for own, other in ((flow_in, flow_out), (flow_out, flow_in))
+            ]
+            for off in (limit, scatter)
+        )
+        columns += [f"sum(ifnull({limits[0]}, {flow_in}))", f"sum(ifnull({limits[1]}, {flow_out}))"]
+        columns += [f"sum({share} * {share})" for share in scatters]
     return ", ".join(columns)
 
 
 def _uncertainties(sums: Sequence[float | None]) -> tuple[float | None, float | None]:
-    """Return +/- of what went in and of what went out, k = 2; ``None`` if an interval has none, or there is none."""
-    unknown, limit_in, limit_out, variance_in, variance_out = sums
-    if unknown or limit_in is None or limit_out is None:
-        return None, None
+    """Return +/- of what went in and of what went out, k = 2; ``None`` where nothing was counted."""
+    limit_in, limit_out, variance_in, variance_out = sums
     return _combined(limit_in, variance_in), _combined(limit_out, variance_out)
 
 
-def _combined(limit: float, variance: float | None) -> float:
-    return math.sqrt(limit**2 + 4 * (variance or 0.0))
+def _combined(limit: float | None, variance: float | None) -> float | None:
+    return None if limit is None else math.sqrt(limit**2 + 4 * (variance or 0.0)) or None
 
 
 def _history_utc_ms(cursor: sqlite3.Cursor, present: frozenset[str]) -> tuple[int, int]:

@@ -207,6 +207,13 @@ def test_the_text_says_it_in_an_operators_words(tmp_path: Path) -> None:
     ]
 
 
+def test_a_small_uncertainty_is_not_shown_as_none_at_all(tmp_path: Path) -> None:
+    box = Box(tmp_path)
+    energy, unsure = Energy(energy_in_kwh=0.01, energy_s=1.0), Uncertainty(energy_kwh=1e-6, energy_scatter_kwh=0.0)
+    box.close_number(90, of=replace(measured(52.0, -3.0, -0.156), energy=energy, uncertainty=unsure))
+    assert "  Energy in             0.0100 kWh +/- 0.0001" in as_text(status_of(tmp_path)).splitlines()
+
+
 def test_the_counters_and_how_far_off_they_may_be(tmp_path: Path) -> None:
     box = Box(tmp_path)
     unsure = Uncertainty(
@@ -236,10 +243,10 @@ def test_the_counters_and_how_far_off_they_may_be(tmp_path: Path) -> None:
         "charge_in_ah": 24.0,
         "charge_out_ah": 8.0,
         "net_charge_ah": 16.0,
-        "energy_in_uncertainty_kwh": pytest.approx(0.1875),
-        "energy_out_uncertainty_kwh": pytest.approx(0.0625),
-        "charge_in_uncertainty_ah": pytest.approx(3.75),
-        "charge_out_uncertainty_ah": pytest.approx(1.25),
+        "energy_in_uncertainty_kwh": pytest.approx(0.25),
+        "energy_out_uncertainty_kwh": pytest.approx(0.25),
+        "charge_in_uncertainty_ah": pytest.approx(5.0),
+        "charge_out_uncertainty_ah": pytest.approx(5.0),
         "coverage_percent": pytest.approx(75.0),
         "gap_seconds": pytest.approx(0.25),
         "counting_since": 89_000,
@@ -249,8 +256,8 @@ def test_the_counters_and_how_far_off_they_may_be(tmp_path: Path) -> None:
         "  Voltage  52.0000 V +/- 0.0300",
         "  Current  -3.0000 A +/- 0.5000",
         "  Power    -0.15600 kW +/- 0.00400",
-        "  Energy in         1,234.5000 kWh +/- 0.1875",
-        "  Charge out             8.000 Ah +/- 1.250",
+        "  Energy in         1,234.5000 kWh +/- 0.2500",
+        "  Charge out             8.000 Ah +/- 5.000",
     ):
         assert line in lines, (line, lines)
     assert "  Counted for 75.000 % of the time; for 0.2 s there were no readings" in as_text(status)
