@@ -144,6 +144,8 @@ class WriteBehind:
         if not self.may_write or (now_mono_s < self._retry_mono_s and not insist):
             self.usable = False
             return
+        if sync_slack_s is None and self.pending.records:
+            sync_slack_s = 0.0  # intervals, late: once they are sent, a power cut must not take them back
         due_s = math.inf if sync_slack_s is None else self.sync_interval_s - sync_slack_s
         synced = insist or now_mono_s - self._synced_mono_s >= due_s
         try:

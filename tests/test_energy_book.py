@@ -263,6 +263,21 @@ def test_while_the_disk_fails_energy_is_counted_and_no_counter_leaves_that_a_kil
     assert totals(Box(tmp_path)).energy.energy_in_kwh == 18.0
 
 
+def test_counters_that_were_late_for_the_disk_leave_only_once_it_has_confirmed_them(tmp_path: Path) -> None:
+    clock = ManualClock()
+    store = _Fragile(tmp_path, clock)
+    box = Box(tmp_path, store=store, clock=clock, limits=Limits(sync_interval_s=3600.0))
+    box.change(replace(DEVICE, energy_in_type=700), Limits(sync_interval_s=3600.0))
+    close_hours(box, 1)
+    store.failing = True
+    clock.advance(3600.0)
+    close_hours(box, 2)
+    store.failing = False
+    clock.advance(1.0)
+    assert 6.0 in {each.datum.data for each in box.lend(100) if each.datum.type == 700}
+    assert store.synced[-1]
+
+
 def test_intervals_that_memory_has_no_room_for_stay_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("outbox._UNSTORED_LIMIT", 3)
     clock = ManualClock()

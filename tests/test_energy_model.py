@@ -45,6 +45,7 @@ DEVICE = Device(
 REPORT_MS = 5000
 YEAR_S = 31_536_000.0
 RISING = (4, 5, 6, 7)
+LIMITS = Limits(sync_interval_s=REPORT_MS / 1000)
 
 
 @dataclass
@@ -71,7 +72,7 @@ class _Store(_Fragile):
     def transaction(self, *, synced: bool = False) -> Iterator[sqlite3.Cursor]:
         with super(_Fragile, self).transaction(synced=synced) as cursor:
             yield cursor
-        self._walker.committed()
+        self._walker.committed(synced=synced)
         if self.fails_after_commit:
             self.fails_after_commit = False
             raise StoreUncertain("disk I/O error")
@@ -87,7 +88,8 @@ class Walk:
         self.wrong_s = 0.0
         self.clock_was_wrong = self.clock_was_unknown = self.was_late = False
         self.boots = 1
-        self.truth, self.durable = Truth(), Truth()
+        self.truth, self.durable, self.synced = Truth(), Truth(), Truth()
+        self.on_disk: dict[Path, bytes] = {}
         self.stretches = 0
         self.has_begun = False
         self.published: list[tuple[float, ...]] = []
@@ -102,7 +104,7 @@ class Walk:
     def start(self, *, failing: bool = False) -> None:
         self.store = _Store(self)
         self.store.failing = failing
-        self.outbox = Outbox(self.store, DEVICE, f"boot {self.boots}", self.clock, Limits())
+        self.outbox = Outbox(self.store, DEVICE, f"boot {self.boots}", self.clock, LIMITS)
         self.has_begun = True
         self.clock.boot = f"boot {self.boots}"
         self.buffer = AveragingBuffer(self.clock, sample_interval_s=1.0)
@@ -116,21 +118,30 @@ class Walk:
             uncertainty=lambda _summary: Uncertainty(energy_kwh=0.001, charge_ah=0.01),
         )
         self.reporter._stop.set()  # it does not wait for the cloud
+        if self.truth.began_utc_s is None:
+            self.truth.began_utc_s = self.clock.utc_s() - self.wrong_s
         self.reporter.open_first_interval()
         if self.truth.boot != self.boots or not self.outbox.is_recovered:
             self.stretches += 1
             self.truth.boot = self.boots
             self.was_late = self.was_late or not self.outbox.is_recovered
             self.truth.stretch = self.stretches
-        if self.truth.began_utc_s is None:
-            self.truth.began_utc_s = self.clock.utc_s() - self.wrong_s
         if self.outbox.is_recovered and not failing:
             self.durable = self.truth.copy()
 
-    def committed(self) -> None:
-        """Note what a kill cannot take any more; what ``recover()`` commits is what was there before."""
+    def committed(self, *, synced: bool = False) -> None:
+        """Note what a kill, or a power cut, cannot take any more; ``recover()`` commits what was there before."""
         if self.has_begun and self.outbox.is_recovered:
             self.durable = self.truth.copy()
+            if synced:
+                self.confirmed()
+
+    def confirmed(self) -> None:
+        self.synced = self.durable.copy()
+        self.on_disk = {each: each.read_bytes() for each in self.files() if each.exists()}
+
+    def files(self) -> list[Path]:
+        return [self.folder / NAME, self.folder / f"{NAME}-wal"]
 
     def publish(self, readings: Sequence[Datum]) -> None:
         """As the daemon does for Redis."""
@@ -197,6 +208,20 @@ class Walk:
         self.maybe_reboot()
         self.start(failing=failing)
 
+    def cut_power(self) -> None:
+        """Of the file is left what the disk had confirmed at last."""
+        self.under_way = []
+        self.store._drop_connection()
+        for each in self.files():
+            each.unlink(missing_ok=True)
+        for each, content in self.on_disk.items():
+            each.write_bytes(content)
+        (self.folder / f"{NAME}-shm").unlink(missing_ok=True)
+        self.truth = self.synced.copy()
+        self.clock.advance(30.0)
+        self.reboot()
+        self.start()
+
     def stop(self) -> None:
         self.complete()
         self.reporter.finish()
@@ -212,8 +237,11 @@ class Walk:
 
     def maybe_reboot(self) -> None:
         if self.random.random() < 0.3:
-            self.boots += 1
-            self.clock._mono_s = self.random.choice([12.7, self.clock.mono_s() + 1.0])
+            self.reboot()
+
+    def reboot(self) -> None:
+        self.boots += 1
+        self.clock._mono_s = self.random.choice([12.7, self.clock.mono_s() + 1.0])
 
     def reset(self) -> None:
         store = Store(self.folder / NAME, self.clock)
@@ -222,6 +250,7 @@ class Walk:
         finally:
             store.close()
         self.truth, self.durable = Truth(boot=0), Truth(boot=0)
+        self.confirmed()
         self.published, self.coverage, self.sent = [], [], {}
         self.reset_utc_ms = self.clock.utc_s() * 1000
 
@@ -249,6 +278,7 @@ class Walk:
         self.wrong_s, self.clock.synchronised = 0.0, True
 
     def send(self) -> None:
+        self.until(self.clock.mono_s() + self.random.choice([0.0, 1.1]))
         lent = self.outbox.lend(40)
         for each in lent:
             if each.datum.type in RISING and each.datum.timestamp_utc_ms > self.reset_utc_ms:
@@ -318,6 +348,7 @@ STEPS: dict[str, int] = {
     "several": 12,
     "sample": 8,
     "kill": 4,
+    "cut_power": 2,
     "stop": 3,
     "fail": 2,
     "heal": 4,
