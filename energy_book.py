@@ -71,22 +71,22 @@ class EnergyTotals:
         return min(100.0, 100 * self.covered_s / self.elapsed_s) if self.elapsed_s > 0 else None
 
     @property
-    def energy_in_uncertainty_kwh(self) -> float:
-        """+/- of the energy in, k = 2."""
+    def energy_in_uncertainty_kwh(self) -> float | None:
+        """+/- of the energy in, k = 2; ``None`` while nothing was counted, as of the others."""
         return _together(self.energy_in_limit_kwh, self.energy_in_variance)
 
     @property
-    def energy_out_uncertainty_kwh(self) -> float:
+    def energy_out_uncertainty_kwh(self) -> float | None:
         """+/- of the energy out, k = 2."""
         return _together(self.energy_out_limit_kwh, self.energy_out_variance)
 
     @property
-    def charge_in_uncertainty_ah(self) -> float:
+    def charge_in_uncertainty_ah(self) -> float | None:
         """+/- of the charge in, k = 2."""
         return _together(self.charge_in_limit_ah, self.charge_in_variance)
 
     @property
-    def charge_out_uncertainty_ah(self) -> float:
+    def charge_out_uncertainty_ah(self) -> float | None:
         """+/- of the charge out, k = 2."""
         return _together(self.charge_out_limit_ah, self.charge_out_variance)
 
@@ -119,8 +119,8 @@ def sum_of(first: Energy, second: Energy) -> Energy:
     return Energy(**{each.name: getattr(first, each.name) + getattr(second, each.name) for each in fields(Energy)})
 
 
-def _together(limit: float, variance: float) -> float:
-    return math.sqrt(limit**2 + 4 * variance)
+def _together(limit: float, variance: float) -> float | None:
+    return math.sqrt(limit**2 + 4 * variance) or None  # no measurement is exact
 
 
 def _shares(off: float | None, inwards: float, outwards: float) -> tuple[float, float]:

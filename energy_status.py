@@ -20,7 +20,7 @@ from store import DamagedRow
 class EnergyStatus:
     """What the counters stand at, and +/- (docs/accuracy.md). ``counting_since`` in milliseconds since the epoch.
 
-    No measurement is exact: where +/- would be 0 nothing was measured, and it is ``None``.
+    No measurement is exact: +/- is never 0, but ``None`` where nothing was counted.
     ``coverage_percent`` is for how much of the time since then it is known, ``gap_seconds`` for how long it is not;
     what passed in a gap is in no counter.
     """
@@ -59,10 +59,10 @@ def energy_status(totals: EnergyTotals) -> EnergyStatus:
         charge_in_ah=energy.charge_in_ah,
         charge_out_ah=energy.charge_out_ah,
         net_charge_ah=totals.net_charge_ah,
-        energy_in_uncertainty_kwh=totals.energy_in_uncertainty_kwh or None,
-        energy_out_uncertainty_kwh=totals.energy_out_uncertainty_kwh or None,
-        charge_in_uncertainty_ah=totals.charge_in_uncertainty_ah or None,
-        charge_out_uncertainty_ah=totals.charge_out_uncertainty_ah or None,
+        energy_in_uncertainty_kwh=totals.energy_in_uncertainty_kwh,
+        energy_out_uncertainty_kwh=totals.energy_out_uncertainty_kwh,
+        charge_in_uncertainty_ah=totals.charge_in_uncertainty_ah,
+        charge_out_uncertainty_ah=totals.charge_out_uncertainty_ah,
         coverage_percent=totals.coverage_percent,
         gap_seconds=totals.gap_s,
         counting_since=totals.since_utc_ms,
