@@ -207,6 +207,17 @@ def test_the_text_says_it_in_an_operators_words(tmp_path: Path) -> None:
     ]
 
 
+def test_with_a_current_meter_alone_energy_is_not_0_but_absent(tmp_path: Path) -> None:
+    box = Box(tmp_path)
+    summary = replace(measured(52.0, -3.0), voltage_v=None, samples_read=5)
+    box.close_number(90, of=replace(summary, energy=Energy(charge_out_ah=1.5, charge_s=1.0)))
+    status = status_of(tmp_path)
+    told = json.loads(as_json(status))
+    assert (told["energy_in_kwh"], told["energy_out_kwh"], told["net_energy_kwh"]) == (None, None, None)
+    assert (told["charge_in_ah"], told["charge_out_ah"], told["coverage_percent"]) == (0.0, 1.5, 100.0)
+    assert "kWh" not in as_text(status)
+
+
 def test_a_small_uncertainty_is_not_shown_as_none_at_all(tmp_path: Path) -> None:
     box = Box(tmp_path)
     energy, unsure = Energy(energy_in_kwh=0.01, energy_s=1.0), Uncertainty(energy_kwh=1e-6, energy_scatter_kwh=0.0)
