@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from clock import Clock
-from store import MIGRATIONS
+from store import MIGRATIONS, DamagedRow
 
 _RETRY_FOR_S, _RETRY_AFTER_S, _BUSY_TIMEOUT_S = 0.8, 0.05, 0.2
 _CHECK_TIME_EVERY = 10_000  # steps of SQLite's virtual machine: well below 1 ms
@@ -43,7 +43,7 @@ def read_database(
 
     ``query`` gets a cursor inside a transaction; it is called again where the files changed under it, so it must begin
     afresh each time. A query is broken off after ``answer_within_s`` seconds; one that cannot be asked is given up
-    after 1 s.
+    after 1 s. Ctrl-C breaks it off, too (``KeyboardInterrupt``).
     """
     clock, pause = Clock(), threading.Event()
     begun_mono_s = clock.mono_s()
@@ -57,11 +57,15 @@ def read_database(
             _check_readable(path)
             return _read_once(path.resolve(), query, is_late, in_daemon=in_daemon)
         except (sqlite3.OperationalError, _Changing, OSError) as exc:
+            if getattr(exc, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT and not is_late():
+                raise KeyboardInterrupt from exc  # Ctrl-C inside is_late(): SQLite swallows what is raised there
             if give_up_mono_s is None:
                 give_up_mono_s = clock.mono_s() + _RETRY_FOR_S
             if is_late() or clock.mono_s() > give_up_mono_s:
                 message = f"The database {path} cannot be read just now ({exc}). Try again in a minute"
                 raise DatabaseUnreadable(message) from exc
+        except DamagedRow:
+            raise  # it is of the query's, and not the file
         except sqlite3.Error as exc:
             raise DatabaseUnreadable(
                 f"The database {path} is damaged ({exc}). The daemon moves it aside and begins a new one by itself: "

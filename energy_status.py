@@ -5,6 +5,7 @@ Pure but for reading the database through the cursor of whoever asks; never bloc
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
@@ -12,6 +13,8 @@ from dataclasses import asdict, dataclass, fields
 from energy_book import EnergyTotals, read_totals
 from state_log import duration_text
 from store import DamagedRow
+
+SHORTEST_TOLD_S = 0.05  # less of a gap is 0.0 s
 
 # The names of the fields are the names in the JSON, as in ``status.py``.
 
@@ -76,6 +79,16 @@ def json_members(energy: EnergyStatus | None) -> dict[str, float | None]:
     return dict.fromkeys((each.name for each in fields(EnergyStatus)), None) if energy is None else asdict(energy)
 
 
+def rounded_up(uncertainty: float, digits: int) -> float:
+    """Return an uncertainty with so many decimals, never smaller than it is."""
+    return math.ceil(round(uncertainty * 10.0**digits, 6)) / 10.0**digits
+
+
+def rounded_down(coverage_percent: float, digits: int) -> float:
+    """Return a coverage with so many decimals, never larger than it is: 100 only where nothing is missing."""
+    return math.floor(round(coverage_percent * 10.0**digits, 6)) / 10.0**digits
+
+
 def energy_lines(energy: EnergyStatus) -> list[str]:
     """Return what the counters stand at, in words."""
     return [*_counter_lines(energy), _coverage_line(energy)]
@@ -92,16 +105,16 @@ def _counter_lines(energy: EnergyStatus) -> Iterator[str]:
 
 
 def _line(name: str, unit: str, digits: int, value: float | None, uncertainty: float | None = None) -> str:
-    off = "" if uncertainty is None else f" +/- {max(uncertainty, 0.1**digits):,.{digits}f}"  # 0 would be untrue
-    return f"{name:<12}  {value or 0.0:>14,.{digits}f} {unit}{off}"
+    off = "" if uncertainty is None else f" +/- {rounded_up(uncertainty, digits):,.{digits}f}"
+    return f"{name:<12}  {value or 0.0:>z14,.{digits}f} {unit}{off}"
 
 
 def _coverage_line(energy: EnergyStatus) -> str:
     if energy.coverage_percent is None:
         return "Counting has just begun"
-    if not energy.gap_seconds:
+    if energy.gap_seconds < SHORTEST_TOLD_S:
         return "Counted all the time"
     return (
-        f"Counted for {energy.coverage_percent:.3f} % of the time; for {duration_text(energy.gap_seconds)} there were "
-        "no readings, and what passed then is in none of these"
+        f"Counted for {rounded_down(energy.coverage_percent, 3):.3f} % of the time; for "
+        f"{duration_text(energy.gap_seconds)} there were no readings, and what passed then is in none of these"
     )

@@ -20,13 +20,13 @@ from typing import TypeVar
 
 from database_reading import DatabaseUnreadable, read_database
 from energy_book import EnergyTotals, read_totals
+from history_columns import aggregates, column, energy_sums, interval_values, present_columns
 from measurements import Energy
+from store import DamagedRow
 
 LAST_UTC_MS = 253_370_764_800_000  # the begin of the year 9999
 MOST_POINTS = 20_000
 
-_QUANTITIES = ("voltage", "current", "power")
-_FLOWS = ("energy_in", "energy_out", "charge_in", "charge_out")
 _ENERGY_FIELDS = ("energy_in_kwh", "energy_out_kwh", "charge_in_ah", "charge_out_ah", "energy_s", "charge_s")
 _ROWS_AT_ONCE = 2000
 
@@ -41,7 +41,8 @@ class HistoryError(Exception):
 class Aggregate:
     """One quantity over a bucket, in its unit: the mean of its ``count`` samples, their extremes.
 
-    ``uncertainty``, +/-, is the largest of the intervals': what an instrument is off does not average out.
+    ``uncertainty``, +/-, is that of the mean: what the instruments are off does not average out over the intervals,
+    the scatter of the samples does, where it is stored apart (not of the voltage). ``None`` where an interval has none.
     """
 
     mean: float
@@ -143,7 +144,7 @@ class History:
     def _rows_after(self, after: tuple[int, int], to_utc_ms: int) -> list[Sequence[int]]:
         def query(cursor: sqlite3.Cursor) -> list[Sequence[int]]:
             sql = (
-                f"SELECT id, end_utc_ms, 1, {_values(_present(cursor))} FROM interval "
+                f"SELECT id, end_utc_ms, 1, {interval_values(present_columns(cursor))} FROM interval "
                 "WHERE end_utc_ms >= ?1 AND end_utc_ms <= ?3 AND (end_utc_ms > ?1 OR id > ?2) "
                 f"ORDER BY end_utc_ms, id LIMIT {_ROWS_AT_ONCE}"
             )
@@ -158,7 +159,12 @@ class History:
 
     def totals(self) -> EnergyTotals | None:
         """Return the counters as of the end of the last interval, ``None`` before the first. Takes no time."""
-        return self._ask(read_totals)
+        try:
+            return self._ask(read_totals)
+        except DamagedRow as exc:
+            raise HistoryError(
+                f"The counters cannot be read ({exc}). The daemon mends them when it starts: see its log"
+            ) from exc
 
     def _ask(self, query: Callable[[sqlite3.Cursor], _T]) -> _T:
         try:
@@ -184,35 +190,6 @@ def check_step(step_ms: int) -> None:
 # -- the SQL -----------------------------------------------------------------------------------------------------------
 
 
-def _present(cursor: sqlite3.Cursor) -> frozenset[str]:
-    """Return the columns that the database has: one of an older version lacks some."""
-    return frozenset(str(row[1]) for row in cursor.execute("PRAGMA table_info(interval)"))
-
-
-def _column(name: str, present: frozenset[str]) -> str:
-    return name if name in present else "NULL"
-
-
-def _values(present: frozenset[str]) -> str:
-    """Return the columns that ``_point`` takes, of one interval."""
-    columns = [
-        _column(f"{name}{suffix}", present)
-        for name in _QUANTITIES
-        for suffix in ("", "_minimum", "_maximum", "_count", "_uncertainty")
-    ]
-    return ", ".join([*columns, *(_column(name, present) for name in (*_FLOWS, "energy_s"))])
-
-
-def _aggregates(present: frozenset[str]) -> str:
-    """Return the columns that ``_point`` takes, of all the intervals that are chosen."""
-    columns = [
-        f"sum({name} * {name}_count) / sum({name}_count), min({name}_minimum), max({name}_maximum), "
-        f"sum({name}_count), max({_column(f'{name}_uncertainty', present)})"
-        for name in _QUANTITIES
-    ]
-    return ", ".join([*columns, *(f"sum({_column(name, present)})" for name in (*_FLOWS, "energy_s"))])
-
-
 def _extent(cursor: sqlite3.Cursor) -> tuple[int, int] | None:
     row = cursor.execute(
         "SELECT (SELECT min(end_utc_ms) FROM interval), (SELECT max(end_utc_ms) FROM interval)"
@@ -229,7 +206,8 @@ def _points(cursor: sqlite3.Cursor, from_utc_ms: int, to_utc_ms: int, step_ms: i
     if (to_utc_ms - from_utc_ms) // step_ms > MOST_POINTS:
         raise ValueError(f"step is too small: the period would have more than {MOST_POINTS} points")
     chosen = "FROM interval WHERE end_utc_ms > ? AND end_utc_ms <= ?"
-    next_end, bucket = f"SELECT min(end_utc_ms) {chosen}", f"SELECT count(*), {_aggregates(_present(cursor))} {chosen}"
+    next_end = f"SELECT min(end_utc_ms) {chosen}"
+    bucket = f"SELECT count(*), {aggregates(present_columns(cursor))} {chosen}"
     points: list[Point] = []
     while (next_utc_ms := cursor.execute(next_end, [from_utc_ms, to_utc_ms]).fetchone()[0]) is not None:
         end_utc_ms = -(-next_utc_ms // step_ms) * step_ms
@@ -261,7 +239,9 @@ def _aggregate(values: Sequence[float | None]) -> Aggregate | None:
     if mean is None or minimum is None or maximum is None or count is None:
         return None
     mean = min(max(mean, minimum), maximum)  # a sum is rounded
-    return Aggregate(mean=mean, minimum=minimum, maximum=maximum, count=int(count), uncertainty=_number(values[4]))
+    square = _number(values[4])
+    uncertainty = None if square is None else math.sqrt(max(0.0, square))
+    return Aggregate(mean=mean, minimum=minimum, maximum=maximum, count=int(count), uncertainty=uncertainty)
 
 
 def _number(value: object) -> float | None:
@@ -273,14 +253,14 @@ def _number(value: object) -> float | None:
 
 
 def _energy(cursor: sqlite3.Cursor, from_utc_ms: int, to_utc_ms: int) -> PeriodEnergy:
-    present = _present(cursor)
+    present = present_columns(cursor)
     sums = cursor.execute(
-        f"SELECT {_energy_sums(present)} FROM interval WHERE end_utc_ms > ? AND end_utc_ms <= ?",
+        f"SELECT {energy_sums(present)} FROM interval WHERE end_utc_ms > ? AND end_utc_ms <= ?",
         [from_utc_ms, to_utc_ms],
     ).fetchone()
     energy = Energy(**{name: _number(value) or 0.0 for name, value in zip(_ENERGY_FIELDS, sums, strict=False)})
-    energy_in, energy_out = _uncertainties(sums[6:10])
-    charge_in, charge_out = _uncertainties(sums[10:14])
+    energy_in, energy_out = _uncertainties(sums[6:11])
+    charge_in, charge_out = _uncertainties(sums[11:16])
     begin_utc_ms, end_utc_ms = _history_utc_ms(cursor, present)
     begin_utc_ms, end_utc_ms = max(from_utc_ms, begin_utc_ms), min(to_utc_ms, end_utc_ms)
     has_history = begin_utc_ms < end_utc_ms
@@ -300,36 +280,17 @@ def _energy(cursor: sqlite3.Cursor, from_utc_ms: int, to_utc_ms: int) -> PeriodE
     )
 
 
-def _energy_sums(present: frozenset[str]) -> str:
-    """Return the columns that ``_energy`` takes: six sums, and of energy and of charge what ``_uncertainties`` takes.
-
-    In the counters' way (``energy_book._shares``).
-    """
-    columns = [f"sum({_column(name, present)})" for name in (*_FLOWS, "energy_s", "charge_s")]
-    for kind in ("energy", "charge"):
-        flow_in, flow_out, limit, scatter = (
-            _column(f"{kind}{suffix}", present) for suffix in ("_in", "_out", "_uncertainty", "_scatter")
-        )
-        limits, scatters = (
-            [
-                f"min({off}, {own} + max(0, {off} - {other}))"
-                for own, other in ((flow_in, flow_out), (flow_out, flow_in))
-            ]
-            for off in (limit, scatter)
-        )
-        columns += [f"sum(ifnull({limits[0]}, {flow_in}))", f"sum(ifnull({limits[1]}, {flow_out}))"]
-        columns += [f"sum({share} * {share})" for share in scatters]
-    return ", ".join(columns)
-
-
 def _uncertainties(sums: Sequence[float | None]) -> tuple[float | None, float | None]:
-    """Return +/- of what went in and of what went out, k = 2; ``None`` where nothing was counted."""
-    limit_in, limit_out, variance_in, variance_out = sums
+    """Return +/- of what went in and of what went out, k = 2; ``None`` if an interval has none, or there is none."""
+    unknown, limit_in, limit_out, variance_in, variance_out = sums
+    if unknown:
+        return None, None
     return _combined(limit_in, variance_in), _combined(limit_out, variance_out)
 
 
 def _combined(limit: float | None, variance: float | None) -> float | None:
-    return None if limit is None else math.sqrt(limit**2 + 4 * (variance or 0.0)) or None
+    known = _number(limit)
+    return None if known is None else math.hypot(known, 2 * math.sqrt(_number(variance) or 0.0)) or None
 
 
 def _history_utc_ms(cursor: sqlite3.Cursor, present: frozenset[str]) -> tuple[int, int]:
@@ -337,6 +298,6 @@ def _history_utc_ms(cursor: sqlite3.Cursor, present: frozenset[str]) -> tuple[in
     extent = _extent(cursor)
     if extent is None:
         return 0, 0
-    known_s = f"max(coalesce({_column('energy_s', present)}, 0), coalesce({_column('charge_s', present)}, 0))"
+    known_s = f"max(coalesce({column('energy_s', present)}, 0), coalesce({column('charge_s', present)}, 0))"
     row = cursor.execute(f"SELECT {known_s} FROM interval WHERE end_utc_ms = ? ORDER BY id", [extent[0]]).fetchone()
     return extent[0] - round(1000 * (_number(row[0]) or 0.0)), extent[1]

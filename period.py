@@ -74,7 +74,7 @@ def _begin_utc_ms(day: date) -> int:
 
 def _moment_utc_ms(text: str, *, ends_day: bool) -> int:
     try:
-        if len(text) == len("2026-11-01"):
+        if len(text) <= len("2026-11-01"):  # 20261101 is a date, too
             day = date.fromisoformat(text)
             return _begin_utc_ms(day + _ONE_DAY if ends_day else day)
         return round(datetime.fromisoformat(text).timestamp() * 1000)  # without an offset it is local time

@@ -1,8 +1,9 @@
-"""Says on a terminal how far long work is. Nothing is said where nobody watches, and of what takes a second or less."""
+"""Says on a terminal how far long work is, or that it goes on. Nothing is said where nobody watches."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
 from clock import Clock
@@ -29,6 +30,17 @@ class Progress:
                 if number % _LOOK_EVERY == 0 and self._clock.mono_s() >= next_mono_s:
                     next_mono_s = self._clock.mono_s() + _TELL_EVERY_S
                     self._tell(100 * (point.end_utc_ms - from_utc_ms) / max(1, to_utc_ms - from_utc_ms))
+        finally:
+            self._clear()
+
+    @contextmanager
+    def meanwhile(self) -> Iterator[None]:
+        """Say that work is going on, where nobody knows how far it is."""
+        if self._stream is not None:
+            self._told = True
+            print("\rreading the history", end="", file=self._stream, flush=True)
+        try:
+            yield
         finally:
             self._clear()
 

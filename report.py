@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cycles import Capacity, RoundTrip
-from energy_book import EnergyTotals
+from energy_status import SHORTEST_TOLD_S, EnergyStatus, energy_lines, rounded_down, rounded_up
 from history import LAST_UTC_MS, Aggregate, History, PeriodEnergy
 from measurements import Energy
 from period import Period, local_text, utc_offset_text, utc_text
@@ -40,36 +40,57 @@ class Prices:
         return energy.energy_in_kwh * self.price_in - energy.energy_out_kwh * self.price_out
 
 
+_ENERGIES = ("energy_in_kwh", "energy_out_kwh", "net_energy_kwh")
+_CHARGES = ("charge_in_ah", "charge_out_ah", "net_charge_ah")
+_UNTOLD_S = 3600.0  # the open interval is not stored yet, nor is this worth a line
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """The numbers of a period. ``counters`` are the program's own, of all time, beside a report of everything."""
+    """The numbers of a period. ``counters`` are the program's own, since the last reset, beside a report of everything.
+
+    The period of ``energy`` is the part of which something is stored; ``not_stored_`` is what was asked for beyond it.
+    """
 
     intervals: int
+    not_stored_before_s: float
+    not_stored_after_s: float
     energy: PeriodEnergy
     voltage_v: Aggregate | None
     current_a: Aggregate | None
     power_kw: Aggregate | None
     battery: Battery | None
+    prices: Prices | None
     cost: float | None
-    counters: EnergyTotals | None
+    counters: EnergyStatus | None
 
 
 def make_report(
-    history: History, period: Period, *, battery: Battery | None, prices: Prices | None, with_counters: bool
+    history: History,
+    period: Period,
+    *,
+    now_utc_ms: int,
+    battery: Battery | None,
+    prices: Prices | None,
+    counters: EnergyStatus | None,
 ) -> Report:
     """Return the report of a period. Raises ``HistoryError``."""
     energy = history.energy(period.from_utc_ms, period.to_utc_ms)
     whole = history.points(period.from_utc_ms, period.to_utc_ms, LAST_UTC_MS)  # one bucket
     point = whole[0] if whole else None
+    asked_to_utc_ms = min(period.to_utc_ms, now_utc_ms)
     return Report(
         intervals=point.intervals if point else 0,
+        not_stored_before_s=(energy.from_utc_ms - period.from_utc_ms) / 1000 if period.from_utc_ms else 0.0,
+        not_stored_after_s=max(0, asked_to_utc_ms - energy.to_utc_ms) / 1000,
         energy=energy,
         voltage_v=point.voltage_v if point else None,
         current_a=point.current_a if point else None,
         power_kw=point.power_kw if point else None,
         battery=battery,
-        cost=None if prices is None else prices.cost_of(energy.energy),
-        counters=history.totals() if with_counters else None,
+        prices=prices,
+        cost=None if prices is None or not energy.energy.energy_s else prices.cost_of(energy.energy),
+        counters=counters,
     )
 
 
@@ -87,9 +108,8 @@ def as_json(report: Report) -> str:
         "from_utc": utc_text(begin),
         "to_utc": utc_text(end),
         **period.pop("energy"),
+        **_flows(report.energy.energy),
         **{name: value for name, value in period.items() if name not in ("from_utc_ms", "to_utc_ms")},
-        "net_energy_kwh": _net_energy_kwh(report),
-        "net_charge_ah": _net_charge_ah(report),
         **told,
     }
     if report.battery is not None:
@@ -104,12 +124,16 @@ def _efficiencies(trip: RoundTrip) -> dict[str, Any]:
     }
 
 
-def _net_energy_kwh(report: Report) -> float:
-    return report.energy.energy.energy_in_kwh - report.energy.energy.energy_out_kwh
-
-
-def _net_charge_ah(report: Report) -> float:
-    return report.energy.energy.charge_in_ah - report.energy.energy.charge_out_ah
+def _flows(energy: Energy) -> dict[str, float | None]:
+    """Return energy and charge by their names; ``None`` where nothing of them was measured, as with one meter alone."""
+    flows: dict[str, float | None] = dict.fromkeys((*_ENERGIES, *_CHARGES))
+    if energy.energy_s:
+        energies = (energy.energy_in_kwh, energy.energy_out_kwh, energy.energy_in_kwh - energy.energy_out_kwh)
+        flows.update(zip(_ENERGIES, energies, strict=True))
+    if energy.charge_s:
+        charges = (energy.charge_in_ah, energy.charge_out_ah, energy.charge_in_ah - energy.charge_out_ah)
+        flows.update(zip(_CHARGES, charges, strict=True))
+    return flows
 
 
 # -- in words ----------------------------------------------------------------------------------------------------------
@@ -121,12 +145,13 @@ def as_text(report: Report) -> str:
     lines = [f"From {_time(period.from_utc_ms)}", f"to   {_time(period.to_utc_ms)}, {_count(report.intervals)}"]
     if not report.intervals:
         return "\n".join([*lines, "", "Nothing was measured in this period."])
+    lines += _not_stored_lines(report)
     for heading, part in (
         ("Energy and charge", _energy_lines(report)),
         (f"{'Averages':<10}{'mean':>14}{'minimum':>14}{'maximum':>14}", _average_lines(report)),
         ("Battery", _battery_lines(report.battery)),
-        ("Cost", _cost_lines(report.cost)),
-        ("Counters of all time", _counter_lines(report.counters)),
+        ("Cost (below 0: earned)", _cost_lines(report)),
+        ("Counters", _counter_lines(report.counters)),
     ):
         if part:
             lines += ["", heading, *(f"  {line}" for line in part)]
@@ -141,22 +166,35 @@ def _count(intervals: int) -> str:
     return f"{intervals:,} interval{'' if intervals == 1 else 's'}"
 
 
+def _not_stored_lines(report: Report) -> Iterator[str]:
+    for part, seconds in (("first", report.not_stored_before_s), ("last", report.not_stored_after_s)):
+        if seconds > _UNTOLD_S:
+            yield f"Nothing is stored of the {part} {duration_text(seconds)} that were asked for"
+
+
 def _energy_lines(report: Report) -> list[str]:
-    period, energy = report.energy, report.energy.energy
-    coverage = "unknown" if period.coverage_percent is None else f"{period.coverage_percent:.2f} %"
-    return [
-        f"In        {_flow(energy.energy_in_kwh, period.energy_in_uncertainty_kwh, 'kWh')}"
-        f"   {_flow(energy.charge_in_ah, period.charge_in_uncertainty_ah, 'Ah')}",
-        f"Out       {_flow(energy.energy_out_kwh, period.energy_out_uncertainty_kwh, 'kWh')}"
-        f"   {_flow(energy.charge_out_ah, period.charge_out_uncertainty_ah, 'Ah')}",
-        f"Net       {_flow(_net_energy_kwh(report), None, 'kWh')}   {_flow(_net_charge_ah(report), None, 'Ah')}",
-        f"Measured  {coverage} of the time; nothing is known of {duration_text(period.gap_s)}",
+    period, flows = report.energy, _flows(report.energy.energy)
+    off_kwh = (period.energy_in_uncertainty_kwh, period.energy_out_uncertainty_kwh, None)
+    off_ah = (period.charge_in_uncertainty_ah, period.charge_out_uncertainty_ah, None)
+    rows = zip(("In", "Out", "Net"), _ENERGIES, off_kwh, _CHARGES, off_ah, strict=True)
+    lines = [
+        f"{way:<10}{_flow(flows[energy], of_energy, 'kWh')}   {_flow(flows[charge], of_charge, 'Ah')}"
+        for way, energy, of_energy, charge, of_charge in rows
     ]
+    return [*lines, _coverage_line(period)]
 
 
-def _flow(value: float, uncertainty: float | None, unit: str) -> str:
-    tolerance = "" if uncertainty is None else f"+/- {uncertainty:.4f}"
-    return f"{value:12.4f} {tolerance:<12} {unit:<3}".rstrip()
+def _flow(value: float | None, uncertainty: float | None, unit: str) -> str:
+    number = f"{'unknown':>12}" if value is None else f"{value:z12.4f}"
+    tolerance = f"+/- {rounded_up(uncertainty, 4):.4f}" if uncertainty else ""
+    return f"{number} {tolerance:<12} {unit:<3}".rstrip()
+
+
+def _coverage_line(period: PeriodEnergy) -> str:
+    if period.gap_s < SHORTEST_TOLD_S:
+        return "Measured all the time"
+    coverage = f"{rounded_down(period.coverage_percent or 0.0, 2):.2f} %"
+    return f"Measured for {coverage} of the time; what passed in the other {duration_text(period.gap_s)} is not known"
 
 
 def _average_lines(report: Report) -> list[str]:
@@ -172,8 +210,10 @@ def _average_line(unit: str, aggregate: Aggregate | None, digits: int) -> str:
     if aggregate is None:
         return f"{unit:<8}{'no value':>14}"
     values = (aggregate.mean, aggregate.minimum, aggregate.maximum)
-    line = f"{unit:<8}" + "".join(f"{value:14.{digits}f}" for value in values)
-    return line if aggregate.uncertainty is None else f"{line}   mean +/- {aggregate.uncertainty:.{digits}f}"
+    line = f"{unit:<8}" + "".join(f"{value:z14.{digits}f}" for value in values)
+    if not aggregate.uncertainty:
+        return line
+    return f"{line}   mean +/- {rounded_up(aggregate.uncertainty, digits):.{digits}f}"
 
 
 def _battery_lines(battery: Battery | None) -> Iterator[str] | list[str]:
@@ -221,22 +261,21 @@ def _left_out(count: int, what: str) -> Iterator[str]:
         yield f"  left out, as less than 99 % of it was measured: {_several(count, what)}"
 
 
-def _cost_lines(cost: float | None) -> list[str]:
-    if cost is None:
+def _cost_lines(report: Report) -> list[str]:
+    if report.prices is None:
         return []
-    return [f"{cost:.2f}: energy in at its price, less energy out at its own"]
-
-
-def _counter_lines(totals: EnergyTotals | None) -> list[str]:
-    if totals is None:
-        return []
-    since = "" if totals.since_utc_ms is None else f", since {_time(totals.since_utc_ms)}"
-    energy = totals.energy
+    if report.cost is None:
+        return ["Unknown, as no energy was measured"]
+    in_cost = report.prices.cost_of(Energy(energy_in_kwh=report.energy.energy.energy_in_kwh))
     return [
-        f"In        {_flow(energy.energy_in_kwh, totals.energy_in_uncertainty_kwh, 'kWh')}"
-        f"   {_flow(energy.charge_in_ah, totals.charge_in_uncertainty_ah, 'Ah')}",
-        f"Out       {_flow(energy.energy_out_kwh, totals.energy_out_uncertainty_kwh, 'kWh')}"
-        f"   {_flow(energy.charge_out_ah, totals.charge_out_uncertainty_ah, 'Ah')}",
-        f"Measured  {'unknown' if totals.coverage_percent is None else f'{totals.coverage_percent:.2f} %'} "
-        f"of the time{since}",
+        f"In     {in_cost:z12.2f}",
+        f"Out    {report.cost - in_cost:z12.2f}",
+        f"Total  {report.cost:z12.2f}",
     ]
+
+
+def _counter_lines(counters: EnergyStatus | None) -> list[str]:
+    if counters is None:
+        return []
+    since = [] if counters.counting_since is None else [f"Since {_time(counters.counting_since)}"]
+    return [*since, *energy_lines(counters)]

@@ -51,8 +51,20 @@ def _draw(axis: Axes, times: Times, values: Sequence[Aggregate | None], colour: 
     means = [math.nan if each is None else each.mean for each in values]
     lowest = [math.nan if each is None else each.minimum for each in values]
     highest = [math.nan if each is None else each.maximum for each in values]
+    alone = _alone(means)
     axis.fill_between(times, lowest, highest, color=colour, alpha=0.25, linewidth=0)
-    axis.plot(times, means, color=colour, linewidth=1, marker="." if len(times) == 1 else "")
+    axis.vlines(times[alone], np.array(lowest)[alone], np.array(highest)[alone], color=colour, alpha=0.25)
+    axis.plot(times, means, color=colour, linewidth=1, marker=".", markevery=alone)
+
+
+def _alone(means: Sequence[float]) -> list[int]:
+    """Return the numbers of the points without a neighbour: a line would not show them."""
+    framed = [math.nan, *means, math.nan]
+    return [
+        number
+        for number, (before, mean, after) in enumerate(zip(framed, framed[1:], framed[2:], strict=False))
+        if math.isnan(before) and math.isnan(after) and not math.isnan(mean)
+    ]
 
 
 def _with_breaks(points: Sequence[Point], step_ms: int) -> list[Point]:

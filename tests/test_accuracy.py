@@ -551,7 +551,7 @@ def test_the_truth_of_each_counter_lies_within_its_own(amperes: Callable[[float]
         pytest.param((-30.0, 30.0), 0.02, 0.01, 6, id="in and out in turn"),
     ],
 )
-def test_the_truth_lies_within_it_in_at_least_95_percent(
+def test_the_truth_lies_within_it_in_95_percent_but_for_chance(
     amperes: tuple[float, ...], scatter_a: float, scatter_v: float, count: int
 ) -> None:
     found = percent_covered(amperes, scatter_a, scatter_v, count)

@@ -93,9 +93,15 @@ def rows_of_any_kind(draw: st.DrawFn) -> list[Row]:
             values |= draw(quantities(name))
         has_energy, has_charge = draw(st.booleans()), draw(st.booleans())
         for names, has in ((FLOWS[0:2] + FLOWS[4:5], has_energy), (FLOWS[2:4] + FLOWS[5:6], has_charge)):
-            values |= {name: draw(st.floats(0, 50)) if has else None for name in names}
+            values |= {name: round(draw(st.floats(0, 50)), 6) if has else None for name in names}
         for name in ("energy_uncertainty", "energy_scatter", "charge_uncertainty", "charge_scatter"):
             values[name] = draw(amounts)
+        for kind, name in (("charge", "current"), ("energy", "power")):  # the instruments' share is a share
+            if values[f"{kind}_uncertainty"] is not None and values[f"{name}_uncertainty"] is not None:
+                share = values[f"{kind}_uncertainty"] / 100
+                values[f"{kind}_uncertainty"] = (
+                    share * values[f"{name}_uncertainty"] * (values[f"{kind}_s"] or 0) / 3600
+                )
         rows.append(values)
     return rows
 
@@ -105,14 +111,29 @@ def mean_of(name: str, rows: Sequence[Row]) -> Aggregate | None:
     if not known:
         return None
     count = sum(each[f"{name}_count"] for each in known)
-    uncertainties = [each[f"{name}_uncertainty"] for each in known if each[f"{name}_uncertainty"] is not None]
     return Aggregate(
         mean=math.fsum(each[name] * each[f"{name}_count"] for each in known) / count,
         minimum=min(each[f"{name}_minimum"] for each in known),
         maximum=max(each[f"{name}_maximum"] for each in known),
         count=count,
-        uncertainty=max(uncertainties, default=None),
+        uncertainty=uncertainty_of_mean(name, known),
     )
+
+
+def uncertainty_of_mean(name: str, known: Sequence[Row]) -> float | None:
+    """+/- of the mean: the share of the instruments weighs as the samples, the rest is independent of each other."""
+    flow = {"current": "charge", "power": "energy"}.get(name, "")
+    count = sum(each[f"{name}_count"] for each in known)
+    limit, variance = 0.0, 0.0
+    for each in known:
+        off, weight = each[f"{name}_uncertainty"], each[f"{name}_count"] / count
+        if off is None:
+            return None
+        limit_of_flow, seconds = each.get(f"{flow}_uncertainty"), each.get(f"{flow}_s")
+        share = limit_of_flow * 3600 / seconds if limit_of_flow is not None and seconds else off
+        limit += weight * share
+        variance += (weight * off) ** 2 - (weight * share) ** 2
+    return math.sqrt(max(0.0, limit**2 + variance))
 
 
 def sum_of(name: str, rows: Sequence[Row]) -> float | None:
@@ -167,14 +188,17 @@ OTHER_WAY = {"in": "out", "out": "in"}
 
 
 def uncertainty_of(kind: str, way: str, rows: Sequence[Row]) -> float | None:
-    """+/- over rows; what nobody knows the uncertainty of counts as if it were all wrong."""
     limits, variances = [], []
     for each in rows:
         own, other, limit = each[f"{kind}_{way}"], each[f"{kind}_{OTHER_WAY[way]}"], each[f"{kind}_uncertainty"]
         if own is None:
             continue
+        if limit is None:
+            if own + other > 0:
+                return None
+            continue
         scatter = each[f"{kind}_scatter"] or 0.0
-        limits.append(own if limit is None else min(limit, own + max(0.0, limit - other)))
+        limits.append(min(limit, own + max(0.0, limit - other)))
         variances.append(min(scatter, own + max(0.0, scatter - other)) ** 2)
     return (math.sqrt(math.fsum(limits) ** 2 + 4 * math.fsum(variances)) or None) if limits else None
 
@@ -485,3 +509,39 @@ def test_a_daemon_that_starts_and_stops_all_the_time_spoils_no_answer(tmp_path: 
         told.append(history.energy(0, 10**6))
     assert all(each.energy.energy_in_kwh == each.to_utc_ms / 1000 for each in told)
     assert told[-1].energy.energy_in_kwh == 79
+
+
+def test_ctrl_c_in_the_middle_of_a_question_ends_it(tmp_path: Path) -> None:
+    """SQLite is asked meanwhile, and asks Python how late it is: what is raised there must not get lost."""
+    code = (
+        "import os, signal, sys, threading\n"
+        "from pathlib import Path\n"
+        "from database_reading import read_database\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "def query(cursor):\n"
+        "    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+        "    cursor.execute('WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT sum(i) FROM n')\n"
+        "try:\n"
+        "    read_database(Path(sys.argv[1]), query, answer_within_s=20)\n"
+        "except KeyboardInterrupt:\n"
+        "    sys.exit(42)\n"
+    )
+    arguments = [sys.executable, "-c", code, str(made(tmp_path, []))]
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    assert subprocess.run(arguments, env=environment, timeout=25).returncode == 42
+
+
+def test_what_scatters_averages_out_over_a_period_and_what_the_instruments_are_off_does_not(tmp_path: Path) -> None:
+    of_intervals: dict[str, float | None] = {
+        "voltage_uncertainty": 0.5,
+        "current_uncertainty": 5.0,
+        "charge_uncertainty": 3.0 * 30 / 3600,
+        "power_uncertainty": 0.05,
+    }
+    rows = [row(30_000 * number, **of_intervals) for number in range(1, 101)]
+    with open_history(made(tmp_path, rows), in_daemon=False) as history:
+        (one,), (whole,) = history.points(0, 30_000, 30_000), history.points(0, 10**9, 10**9)
+    means = [(point.voltage_v, point.current_a, point.power_kw) for point in (one, whole)]
+    uncertainties = [[each.uncertainty for each in point if each is not None] for point in means]
+    assert uncertainties[0] == pytest.approx([0.5, 5.0, 0.05])
+    assert uncertainties[1] == pytest.approx([0.5, math.hypot(3.0, 4.0 / 10), 0.05])  # of 4 A a tenth

@@ -72,6 +72,7 @@ def test_a_date_alone_is_the_whole_day_and_a_time_without_an_offset_is_local(liv
     assert (days.from_utc_ms, days.to_utc_ms) == (utc_ms("2026-10-31T23:00"), utc_ms("2026-11-30T23:00"))
     times = period_between("2026-11-01T14:30", "2026-11-01T14:30:15.5Z", 0.0)
     assert (times.from_utc_ms, times.to_utc_ms) == (utc_ms("2026-11-01T13:30"), utc_ms("2026-11-01T14:30:15.500"))
+    assert period_between("20261101", "20261130", 0.0) == days
     assert period_between("2026-11-01 14:30-05:00", None, 1e9).from_utc_ms == utc_ms("2026-11-01T19:30")
     assert period_between(None, None, 1e9).to_utc_ms == 10**12
 

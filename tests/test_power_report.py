@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import pty
 import signal
@@ -66,25 +67,28 @@ def test_the_text_says_it_in_an_operators_words(tmp_path: Path) -> None:
         for number in (1, 2, 3, 4, 7, 8)
     ]
     made(tmp_path, rows)
-    done = report(tmp_path, *WHOLE, "--price-in", "100", "--price-out", "50", zone="Europe/Berlin")
+    period = ("--from", "2026-11-01", "--to", "2026-11-01T00:30Z")
+    done = report(tmp_path, *period, "--price-in", "100", "--price-out", "50", zone="Europe/Berlin")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
         "From 2026-11-01 01:00:00 (UTC+01:00)",
         "to   2026-11-01 01:04:00 (UTC+01:00), 6 intervals",
         "",
         "Energy and charge",
-        "  In              0.0060 +/- 0.0006   kWh         0.1200 +/- 0.1200   Ah",
+        "  In              0.0060 +/- 0.0006   kWh         0.1200              Ah",
         "  Out             0.0060 +/- 0.0006   kWh         0.0000              Ah",
         "  Net             0.0000              kWh         0.1200              Ah",
-        "  Measured  75.00 % of the time; nothing is known of 1 min 0 s",
+        "  Measured for 75.00 % of the time; what passed in the other 1 min 0 s is not known",
         "",
         "Averages            mean       minimum       maximum",
         "  V              52.0000       52.0000       52.0000   mean +/- 0.0250",
         "  A               2.0000        2.0000        2.0000",
         "  kW            no value",
         "",
-        "Cost",
-        "  0.30: energy in at its price, less energy out at its own",
+        "Cost (below 0: earned)",
+        "  In             0.60",
+        "  Out           -0.30",
+        "  Total          0.30",
     ]
 
 
@@ -98,6 +102,83 @@ def test_the_json_has_the_same_numbers(tmp_path: Path) -> None:
     assert (found["coverage_percent"], found["gap_s"], found["elapsed_s"]) == (100.0, 0.0, 300.0)
     assert found["voltage_v"] == {"mean": 52.0, "minimum": 52.0, "maximum": 52.0, "count": 60, "uncertainty": None}
     assert (found["battery"], found["cost"], found["counters"]) == (None, None, None)
+
+
+def test_what_is_shown_is_never_better_than_it_is(tmp_path: Path) -> None:
+    """An uncertainty is not rounded to nothing, a coverage not to all; none is made up where an interval has none."""
+    rows = [
+        row(NOVEMBER_UTC_MS + 30_000 * number, energy_uncertainty=1e-9, energy_scatter=0.0, energy_in=1e-6)
+        for number in range(1, 101)
+    ]
+    rows[-1] |= {"energy_s": 29.9, "voltage_uncertainty": 0.02, "current_uncertainty": 0.00001}
+    for each in rows[:-1]:
+        each["current_uncertainty"] = 0.00001
+    made(tmp_path, rows)
+    lines = report(tmp_path, *WHOLE).stdout.splitlines()
+    assert "  In              0.0001 +/- 0.0001   kWh         2.0000              Ah" in lines
+    assert "  Out             0.0000              kWh         0.0000              Ah" in lines
+    assert "  Measured for 99.99 % of the time; what passed in the other 0.1 s is not known" in lines
+    assert "  V              52.0000       52.0000       52.0000" in lines  # of 99 intervals nobody knows
+    assert "  A               2.0000        2.0000        2.0000   mean +/- 0.0001" in lines
+    assert "  Net             0.0001              kWh         2.0000              Ah" in lines
+
+
+def test_with_the_current_meter_alone_no_energy_is_unknown_and_not_0(tmp_path: Path) -> None:
+    nothing = {"voltage": None, "power": None, "energy_in": None, "energy_out": None}
+    rows = [row(NOVEMBER_UTC_MS + 30_000 * number, **nothing, energy_s=0.0) for number in (1, 2)]
+    made(tmp_path, rows)
+    lines = report(tmp_path, *WHOLE, "--price-in", "1").stdout.splitlines()
+    assert "  In             unknown              kWh         0.0400              Ah" in lines
+    assert "  Out            unknown              kWh         0.0000              Ah" in lines
+    assert "  Net            unknown              kWh         0.0400              Ah" in lines
+    assert lines[lines.index("Cost (below 0: earned)") + 1 :] == ["  Unknown, as no energy was measured"]
+    found = told(tmp_path, *WHOLE, "--price-in", "1")
+    assert [found[name] for name in ("energy_in_kwh", "energy_out_kwh", "net_energy_kwh", "cost")] == [None] * 4
+    assert (found["charge_in_ah"], found["net_charge_ah"]) == (0.04, 0.04)
+
+
+def test_all_that_was_measured_is_said_in_words_and_nothing_is_less_than_nothing(tmp_path: Path) -> None:
+    rows = [row(NOVEMBER_UTC_MS + 30_000 * number, energy_in=1e-6, energy_out=1.1e-6) for number in (1, 2)]
+    made(tmp_path, rows)
+    done = report(tmp_path, *WHOLE, "--price-in", "0.001")
+    assert "  Measured all the time" in done.stdout
+    assert "  Net             0.0000              kWh" in done.stdout
+    assert "-0.00" not in done.stdout
+
+
+def test_of_what_was_asked_for_and_is_not_stored_it_tells(tmp_path: Path) -> None:
+    made(tmp_path, [row(1_577_836_800_000 + 30_000 * number) for number in range(1, 11)])  # 2020
+    asked = ("--from", "2019-12-30", "--to", "2020-01-01T12:00Z")
+    lines = report(tmp_path, *asked).stdout.splitlines()
+    assert lines[:4] == [
+        "From 2020-01-01 00:00:00 (UTC+00:00)",
+        "to   2020-01-01 00:05:00 (UTC+00:00), 10 intervals",
+        "Nothing is stored of the first 2 d 0 h that were asked for",
+        "Nothing is stored of the last 11 h 55 min that were asked for",
+    ]
+    assert "Nothing is stored" not in report(tmp_path, "--to", "2020-01-01T00:30Z").stdout
+    found = told(tmp_path, *asked)
+    assert (found["not_stored_before_s"], found["not_stored_after_s"]) == (2 * 86_400, 42_900)
+
+
+def test_the_counters_of_all_time_stand_beside_everything(tmp_path: Path) -> None:
+    with Rig(tmp_path) as rig:
+        rig.configure()
+        rig.start()
+        rig.wait_for_intervals(2)
+        rig.stop()
+    text = report(tmp_path, "all").stdout
+    assert "\nCounters\n  Since 20" in text
+    assert told(tmp_path, "today")["counters"] is None
+    with closing(sqlite3.connect(tmp_path / NAME)) as connection:
+        connection.execute("UPDATE state SET value = '{' WHERE name = 'energy'")
+        connection.commit()
+    done = report(tmp_path, "all")
+    assert done.returncode == 0
+    assert "Energy and charge" in done.stdout
+    assert "\nCounters\n" not in done.stdout
+    assert done.stderr.startswith("The counters cannot be read (")
+    assert done.stderr.endswith("The daemon mends them when it starts: see its log\n")
 
 
 def test_cycles_and_capacity_between_two_voltages(tmp_path: Path) -> None:
@@ -143,7 +224,7 @@ def test_a_database_that_the_old_version_has_left(tmp_path: Path, version: int) 
         connection.commit()
     done = report(tmp_path, "all", "--csv", "all.csv", "--voltage-high", 54, "--voltage-low", 48)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "Measured  0.00 % of the time; nothing is known of 30.0 s" in done.stdout
+    assert "Measured for 0.00 % of the time; what passed in the other 30.0 s is not known" in done.stdout
 
 
 def test_an_empty_database_is_called_that(tmp_path: Path) -> None:
@@ -249,6 +330,14 @@ def test_the_lines_of_the_picture_are_broken_where_nothing_was_measured_and_nowh
             assert [each.end_utc_ms for each in drawn if each.intervals] == ends
 
 
+def test_a_point_that_stands_alone_in_the_picture_is_seen() -> None:
+    """So is one interval of an hour after many of seconds: a line needs two."""
+    picture = pytest.importorskip("report_picture", reason="matplotlib is not installed (requirements-report.txt)")
+    assert picture._alone([1.0, 2.0, math.nan, 3.0, math.nan, 4.0]) == [3, 5]
+    assert picture._alone([1.0]) == [0]
+    assert picture._alone([1.0, 2.0, 3.0]) == picture._alone([math.nan]) == picture._alone([]) == []
+
+
 def test_without_matplotlib_it_says_how_to_install_it_and_all_else_works(tmp_path: Path) -> None:
     november(tmp_path)
     bare = [sys.executable, "-S", str(PROJECT / "power_report.py"), *WHOLE]
@@ -272,7 +361,10 @@ def test_without_matplotlib_it_says_how_to_install_it_and_all_else_works(tmp_pat
         (["--from", "1960-01-01"], "between the years 1970 and 9999"),
         (["--voltage-high", "54"], "go together"),
         (["--voltage-high", "54", "--voltage-low", "54"], "must be below"),
-        (["--price-in", "nan"], "must be a number"),
+        (["--price-in", "nan"], "must be between"),
+        (["--price-in", "0,08"], "'0,08' is no number: write 0.08, with a point"),
+        (["--voltage-low", "low"], "'low' is no number"),
+        (["--price-out", "1e300"], "must be between"),
         (["--csv", "x", "--png", "./x"], "cannot be the same file"),
     ],
 )
@@ -292,6 +384,24 @@ def test_in_a_folder_without_a_daemons_files_it_ends_with_78_and_makes_nothing(t
     assert done.returncode == 1
     assert "no daemon has stored anything in this folder yet" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["config.cfg"]
+
+
+def test_what_cannot_be_looked_at_is_told_as_what_it_is(tmp_path: Path) -> None:
+    """A link to itself stands for a folder that this user may not look into: the tests may run as root."""
+    november(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    name = "x" * 300
+    for arguments, path, reason in (
+        (("--csv", "loop"), "loop", "Symlink loop"),
+        (("--csv", "loop/x.csv"), "loop/x.csv", "Symlink loop"),
+        (("--csv", name), name, "File name too long"),
+        (("--config", name), name, "File name too long"),
+    ):
+        done = report(tmp_path, *WHOLE, *arguments)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith(f"{path} cannot be used: "), done.stderr
+        assert reason in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_from_another_folder_with_config(tmp_path: Path) -> None:
@@ -330,17 +440,19 @@ def test_long_work_tells_its_progress_on_a_terminal_and_leaves_nothing_on_it(tmp
     os.close(ours)
     assert done.returncode == 0
     assert "\rreading the history:  50 %" in shown
+    assert shown.count("\rreading the history\r") == 1  # while it adds up, of which nobody knows how far it is
     assert shown.endswith("\r" + " " * 28 + "\r")
 
 
-def test_a_stop_in_the_middle_leaves_no_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_stop_in_the_middle_leaves_no_file(tmp_path: Path, how: str) -> None:
     november(tmp_path, 20_000)
     code = (
         "import os, signal, sys, power_report\n"
         "def stop_in_the_middle(points):\n"
         "    for number, line in enumerate(lines(points)):\n"
         "        if number == 10_000:\n"
-        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        f"            os.kill(os.getpid(), signal.{how})\n"
         "        yield line\n"
         "lines, power_report.csv_lines = power_report.csv_lines, stop_in_the_middle\n"
         "sys.exit(power_report.main(sys.argv[1:]))"
@@ -391,6 +503,6 @@ def test_beside_a_running_daemon_the_counters_and_the_history_agree(tmp_path: Pa
     assert running["energy_in_kwh"] > 0
     assert running["voltage_v"]["mean"] == pytest.approx(52.0, rel=1e-3)
     for found in (running, stopped):
-        assert found["counters"]["energy"]["energy_in_kwh"] >= found["energy_in_kwh"] * (1 - 1e-9)
-    assert stopped["counters"]["energy"]["energy_in_kwh"] == pytest.approx(stopped["energy_in_kwh"])
+        assert found["counters"]["energy_in_kwh"] >= found["energy_in_kwh"] * (1 - 1e-9)
+    assert stopped["counters"]["energy_in_kwh"] == pytest.approx(stopped["energy_in_kwh"])
     assert stopped["intervals"] >= running["intervals"]
