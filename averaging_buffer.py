@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from clock import Clock
-from energy import EnergyMeter
+from energy import CompensatedSum, EnergyMeter
 from measurements import Interval, IntervalSummary, LastPoints, PowerSample, Statistic
 from state_log import Ration
 
@@ -35,26 +35,23 @@ _IN_ORDER_LIMIT = 10_000  # samples waiting for an earlier one that is under way
 
 
 class _Accumulator:
-    """The running statistic of one quantity; its sum is compensated, so that a day of samples loses no digit.
+    """The running statistic of one quantity.
 
     The deviation is Welford's: from a running mean and the squares of what differs from it, so that a large mean costs
     it no digit either.
     """
 
-    __slots__ = ("_compensation", "_count", "_maximum", "_minimum", "_running_mean", "_squares", "_sum")
+    __slots__ = ("_count", "_maximum", "_minimum", "_running_mean", "_squares", "_sum")
 
     def __init__(self) -> None:
-        self._count, self._sum, self._compensation = 0, 0.0, 0.0
+        self._count, self._sum = 0, CompensatedSum()
         self._running_mean, self._squares = 0.0, 0.0
         self._minimum, self._maximum = math.inf, -math.inf
 
     def add(self, value: float | None) -> None:
         if value is None:
             return
-        total = self._sum + value
-        larger, smaller = (self._sum, value) if abs(self._sum) >= abs(value) else (value, self._sum)
-        self._compensation += (larger - total) + smaller
-        self._sum = total
+        self._sum.add(value)
         self._count += 1
         self._minimum, self._maximum = min(self._minimum, value), max(self._maximum, value)
         differs = value - self._running_mean
@@ -64,7 +61,7 @@ class _Accumulator:
     def statistic(self) -> Statistic | None:
         if not self._count:
             return None
-        mean = (self._sum + self._compensation) / self._count
+        mean = self._sum.value / self._count
         deviation = math.sqrt(self._squares / (self._count - 1)) if self._count > 1 else 0.0
         return Statistic(
             mean=mean, minimum=self._minimum, maximum=self._maximum, count=self._count, deviation=deviation

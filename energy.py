@@ -8,7 +8,7 @@ compensated: a day of samples loses no digit.
 
 from __future__ import annotations
 
-from measurements import Energy, LastPoints, Point, PowerSample
+from measurements import BEYOND_ALL, Energy, LastPoints, Point, PowerSample
 
 _BRIDGED_INTERVALS = 3.1  # three, and a start that is a little late
 _S_PER_H = 3600.0
@@ -47,7 +47,7 @@ class Integral:
 
     def add(self, at_mono_s: float, value: float | None, longest_s: float) -> None:
         """Add what the line from the last value to this one encloses, unless they are more than ``longest_s`` apart."""
-        if value is None:
+        if value is None or not abs(value) < BEYOND_ALL:  # NaN is not less, either
             return
         if self.last is not None:
             last_mono_s, last_value = self.last

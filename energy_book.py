@@ -71,42 +71,43 @@ class EnergyTotals:
         return min(100.0, 100 * self.covered_s / self.elapsed_s) if self.elapsed_s > 0 else None
 
     @property
-    def energy_in_uncertainty_kwh(self) -> float:
-        """+/- of the energy in, k = 2."""
+    def energy_in_uncertainty_kwh(self) -> float | None:
+        """+/- of the energy in, k = 2; ``None`` while nothing was counted, as of the others."""
         return _together(self.energy_in_limit_kwh, self.energy_in_variance)
 
     @property
-    def energy_out_uncertainty_kwh(self) -> float:
+    def energy_out_uncertainty_kwh(self) -> float | None:
         """+/- of the energy out, k = 2."""
         return _together(self.energy_out_limit_kwh, self.energy_out_variance)
 
     @property
-    def charge_in_uncertainty_ah(self) -> float:
+    def charge_in_uncertainty_ah(self) -> float | None:
         """+/- of the charge in, k = 2."""
         return _together(self.charge_in_limit_ah, self.charge_in_variance)
 
     @property
-    def charge_out_uncertainty_ah(self) -> float:
+    def charge_out_uncertainty_ah(self) -> float | None:
         """+/- of the charge out, k = 2."""
         return _together(self.charge_out_limit_ah, self.charge_out_variance)
 
     def plus(self, energy: Energy, uncertainty: Uncertainty) -> Self:
-        """Return the counters after an interval. Its uncertainty is shared out to in and out by their amounts."""
-        energy_limit, energy_scatter = uncertainty.energy_kwh or 0.0, uncertainty.energy_scatter_kwh or 0.0
-        charge_limit, charge_scatter = uncertainty.charge_ah or 0.0, uncertainty.charge_scatter_ah or 0.0
-        energy_in, energy_out = _shares(energy.energy_in_kwh, energy.energy_out_kwh)
-        charge_in, charge_out = _shares(energy.charge_in_ah, energy.charge_out_ah)
+        """Return the counters after an interval. Of unknown uncertainty, all of it may be wrong."""
+        flows = (energy.energy_in_kwh, energy.energy_out_kwh), (energy.charge_in_ah, energy.charge_out_ah)
+        energy_in, energy_out = _shares(uncertainty.energy_kwh, *flows[0])
+        charge_in, charge_out = _shares(uncertainty.charge_ah, *flows[1])
+        energy_in_scatter, energy_out_scatter = _shares(uncertainty.energy_scatter_kwh or 0.0, *flows[0])
+        charge_in_scatter, charge_out_scatter = _shares(uncertainty.charge_scatter_ah or 0.0, *flows[1])
         return replace(
             self,
             energy=sum_of(self.energy, energy),
-            energy_in_limit_kwh=self.energy_in_limit_kwh + energy_in * energy_limit,
-            energy_out_limit_kwh=self.energy_out_limit_kwh + energy_out * energy_limit,
-            charge_in_limit_ah=self.charge_in_limit_ah + charge_in * charge_limit,
-            charge_out_limit_ah=self.charge_out_limit_ah + charge_out * charge_limit,
-            energy_in_variance=self.energy_in_variance + (energy_in * energy_scatter) ** 2,
-            energy_out_variance=self.energy_out_variance + (energy_out * energy_scatter) ** 2,
-            charge_in_variance=self.charge_in_variance + (charge_in * charge_scatter) ** 2,
-            charge_out_variance=self.charge_out_variance + (charge_out * charge_scatter) ** 2,
+            energy_in_limit_kwh=self.energy_in_limit_kwh + energy_in,
+            energy_out_limit_kwh=self.energy_out_limit_kwh + energy_out,
+            charge_in_limit_ah=self.charge_in_limit_ah + charge_in,
+            charge_out_limit_ah=self.charge_out_limit_ah + charge_out,
+            energy_in_variance=self.energy_in_variance + energy_in_scatter**2,
+            energy_out_variance=self.energy_out_variance + energy_out_scatter**2,
+            charge_in_variance=self.charge_in_variance + charge_in_scatter**2,
+            charge_out_variance=self.charge_out_variance + charge_out_scatter**2,
         )
 
 
@@ -118,13 +119,18 @@ def sum_of(first: Energy, second: Energy) -> Energy:
     return Energy(**{each.name: getattr(first, each.name) + getattr(second, each.name) for each in fields(Energy)})
 
 
-def _together(limit: float, variance: float) -> float:
-    return math.sqrt(limit**2 + 4 * variance)
+def _together(limit: float, variance: float) -> float | None:
+    return math.sqrt(limit**2 + 4 * variance) or None  # no measurement is exact
 
 
-def _shares(inwards: float, outwards: float) -> tuple[float, float]:
-    both = inwards + outwards
-    return (inwards / both, outwards / both) if both > 0 else (0.5, 0.5)
+def _shares(off: float | None, inwards: float, outwards: float) -> tuple[float, float]:
+    """Return how much of what an interval is off may be in what went in, and how much in what went out.
+
+    All of it in either; but only what is more than all that went the other way, where that would have to turn round.
+    """
+    if off is None or not math.isfinite(off):
+        return inwards, outwards
+    return min(off, inwards + max(0.0, off - outwards)), min(off, outwards + max(0.0, off - inwards))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,13 +159,13 @@ class Book:
             boot_id=boot_id,
             last=summary.last,
             began=self.began or (boot_id, ended.start_mono_s),
-            counted_s=self.counted_s + ended.end_mono_s - ended.start_mono_s,
+            counted_s=self.counted_s + _duration_s(ended),
         )
         return book._at_the_end_of(ended, boot_id, clock_trusted=clock_trusted)
 
     def after_an_earlier(self, summary: IntervalSummary, ended: Interval) -> Book:
         """Return the book after an interval that lies before the last one: what follows goes on from the last one."""
-        duration_s = ended.end_mono_s - ended.start_mono_s
+        duration_s = _duration_s(ended)
         totals = self.totals.plus(summary.energy, summary.uncertainty)
         return replace(
             self,
@@ -169,19 +175,19 @@ class Book:
 
     def joined_to(self, stored: Book) -> Book:
         """Return the book that an earlier run has stored, with what has been counted since without knowing of it."""
-        mine, theirs = self.totals, stored.totals
         if not self.counted_s:
             return stored
+        mine, theirs = self.totals, stored.totals
         sums = {name: getattr(theirs, name) + getattr(mine, name) for name in _UNCERTAIN}
         return replace(
             self,
             totals=EnergyTotals(
                 energy=sum_of(theirs.energy, mine.energy),
                 elapsed_s=theirs.elapsed_s + mine.elapsed_s,
-                since_utc_ms=theirs.since_utc_ms,
+                since_utc_ms=theirs.since_utc_ms if stored.began else mine.since_utc_ms,
                 **sums,
             ),
-            began=stored.began,
+            began=stored.began or self.began,
             counted_s=stored.counted_s + self.counted_s,
         )
 
@@ -193,17 +199,16 @@ class Book:
         """
         assert self.began is not None
         totals, (began_in, began_mono_s) = self.totals, self.began
+        since_utc_ms = totals.since_utc_ms
         if boot_id == began_in:
-            elapsed_s = ended.end_mono_s - began_mono_s
-            since_utc_ms = ended.end_utc_ms - round(elapsed_s * 1000) if clock_trusted else totals.since_utc_ms
+            elapsed_s = max(0.0, ended.end_mono_s - began_mono_s)
+            since_utc_ms = None if clock_trusted else since_utc_ms
+        elif clock_trusted and since_utc_ms is not None:
+            elapsed_s = max((ended.end_utc_ms - since_utc_ms) / 1000, self.counted_s)
         else:
-            elapsed_s = totals.elapsed_s + ended.end_mono_s - ended.start_mono_s
-            since_utc_ms = totals.since_utc_ms
-            if clock_trusted and since_utc_ms is None:
-                since_utc_ms = ended.end_utc_ms - round(elapsed_s * 1000)
-            elif clock_trusted and since_utc_ms is not None:
-                elapsed_s = (ended.end_utc_ms - since_utc_ms) / 1000
-        elapsed_s = max(elapsed_s, self.counted_s)
+            elapsed_s = totals.elapsed_s + _duration_s(ended)
+        if clock_trusted and since_utc_ms is None:
+            since_utc_ms = ended.end_utc_ms - round(elapsed_s * 1000)
         return replace(self, totals=replace(totals, elapsed_s=elapsed_s, since_utc_ms=since_utc_ms))
 
     def as_json(self) -> str:
@@ -228,7 +233,7 @@ class Book:
                 began=None if began is None else (str(began[0]), _number(began[1])),
                 counted_s=_number(entries["counted_s"]),
             )
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError) as exc:
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as exc:
             raise DamagedRow(f"the counters of energy cannot be read: {exc!r}") from exc
 
 
@@ -260,7 +265,7 @@ def book_of_newest_interval(cursor: sqlite3.Cursor) -> Book | None:
     if row is None or not all(isinstance(value, float) and 0 <= value < math.inf for value in row):
         return None
     energy = Energy(energy_in_kwh=row[0], energy_out_kwh=row[1], charge_in_ah=row[2], charge_out_ah=row[3])
-    return Book(totals=EnergyTotals(energy=energy))
+    return Book(totals=EnergyTotals().plus(energy, Uncertainty()))
 
 
 def read_totals(cursor: sqlite3.Cursor) -> EnergyTotals | None:
@@ -272,6 +277,10 @@ def read_totals(cursor: sqlite3.Cursor) -> EnergyTotals | None:
 def begin_anew(cursor: sqlite3.Cursor) -> None:
     """Set the counters, coverage and uncertainties to 0, inside a transaction. No daemon may be running."""
     cursor.execute("INSERT OR REPLACE INTO state VALUES (?, ?)", [NAME, Book().as_json()])
+
+
+def _duration_s(ended: Interval) -> float:
+    return max(0.0, ended.end_mono_s - ended.start_mono_s)
 
 
 def _numbers(entries: Mapping[str, Any]) -> dict[str, float]:

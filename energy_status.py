@@ -23,14 +23,15 @@ SHORTEST_TOLD_S = 0.05  # less of a gap is 0.0 s
 class EnergyStatus:
     """What the counters stand at, and +/- (docs/accuracy.md). ``counting_since`` in milliseconds since the epoch.
 
-    No measurement is exact: +/- 0 means that it is not known, and is ``None``.
+    With a current meter alone there is no energy: ``None``, and not 0. No measurement is exact: +/- is never 0, but
+    ``None`` where nothing was counted.
     ``coverage_percent`` is for how much of the time since then it is known, ``gap_seconds`` for how long it is not;
     what passed in a gap is in no counter.
     """
 
-    energy_in_kwh: float
-    energy_out_kwh: float
-    net_energy_kwh: float
+    energy_in_kwh: float | None
+    energy_out_kwh: float | None
+    net_energy_kwh: float | None
     charge_in_ah: float
     charge_out_ah: float
     net_charge_ah: float
@@ -55,17 +56,18 @@ def read_energy(cursor: sqlite3.Cursor) -> EnergyStatus | None:
 def energy_status(totals: EnergyTotals) -> EnergyStatus:
     """Return what is shown of the counters."""
     energy = totals.energy
+    charge_only = energy.charge_s > 0 and not energy.energy_s
     return EnergyStatus(
-        energy_in_kwh=energy.energy_in_kwh,
-        energy_out_kwh=energy.energy_out_kwh,
-        net_energy_kwh=totals.net_energy_kwh,
+        energy_in_kwh=None if charge_only else energy.energy_in_kwh,
+        energy_out_kwh=None if charge_only else energy.energy_out_kwh,
+        net_energy_kwh=None if charge_only else totals.net_energy_kwh,
         charge_in_ah=energy.charge_in_ah,
         charge_out_ah=energy.charge_out_ah,
         net_charge_ah=totals.net_charge_ah,
-        energy_in_uncertainty_kwh=totals.energy_in_uncertainty_kwh or None,
-        energy_out_uncertainty_kwh=totals.energy_out_uncertainty_kwh or None,
-        charge_in_uncertainty_ah=totals.charge_in_uncertainty_ah or None,
-        charge_out_uncertainty_ah=totals.charge_out_uncertainty_ah or None,
+        energy_in_uncertainty_kwh=totals.energy_in_uncertainty_kwh,
+        energy_out_uncertainty_kwh=totals.energy_out_uncertainty_kwh,
+        charge_in_uncertainty_ah=totals.charge_in_uncertainty_ah,
+        charge_out_uncertainty_ah=totals.charge_out_uncertainty_ah,
         coverage_percent=totals.coverage_percent,
         gap_seconds=totals.gap_s,
         counting_since=totals.since_utc_ms,
@@ -93,18 +95,18 @@ def energy_lines(energy: EnergyStatus) -> list[str]:
 
 
 def _counter_lines(energy: EnergyStatus) -> Iterator[str]:
-    yield _line("Energy in", f"{energy.energy_in_kwh:,.4f} kWh", 4, energy.energy_in_uncertainty_kwh)
-    yield _line("Energy out", f"{energy.energy_out_kwh:,.4f} kWh", 4, energy.energy_out_uncertainty_kwh)
-    yield _line("In minus out", f"{energy.net_energy_kwh:z,.4f} kWh")
-    yield _line("Charge in", f"{energy.charge_in_ah:,.3f} Ah", 3, energy.charge_in_uncertainty_ah)
-    yield _line("Charge out", f"{energy.charge_out_ah:,.3f} Ah", 3, energy.charge_out_uncertainty_ah)
-    yield _line("In minus out", f"{energy.net_charge_ah:z,.3f} Ah")
+    if energy.energy_in_kwh is not None:
+        yield _line("Energy in", "kWh", 4, energy.energy_in_kwh, energy.energy_in_uncertainty_kwh)
+        yield _line("Energy out", "kWh", 4, energy.energy_out_kwh, energy.energy_out_uncertainty_kwh)
+        yield _line("In minus out", "kWh", 4, energy.net_energy_kwh)
+    yield _line("Charge in", "Ah", 3, energy.charge_in_ah, energy.charge_in_uncertainty_ah)
+    yield _line("Charge out", "Ah", 3, energy.charge_out_ah, energy.charge_out_uncertainty_ah)
+    yield _line("In minus out", "Ah", 3, energy.net_charge_ah)
 
 
-def _line(name: str, value: str, digits: int = 0, uncertainty: float | None = None) -> str:
-    number, unit = value.split()
+def _line(name: str, unit: str, digits: int, value: float | None, uncertainty: float | None = None) -> str:
     off = "" if uncertainty is None else f" +/- {rounded_up(uncertainty, digits):,.{digits}f}"
-    return f"{name:<12}  {number:>14} {unit}{off}"
+    return f"{name:<12}  {value or 0.0:>z14,.{digits}f} {unit}{off}"
 
 
 def _coverage_line(energy: EnergyStatus) -> str:

@@ -283,13 +283,14 @@ def _energy(cursor: sqlite3.Cursor, from_utc_ms: int, to_utc_ms: int) -> PeriodE
 def _uncertainties(sums: Sequence[float | None]) -> tuple[float | None, float | None]:
     """Return +/- of what went in and of what went out, k = 2; ``None`` if an interval has none, or there is none."""
     unknown, limit_in, limit_out, variance_in, variance_out = sums
-    if unknown or limit_in is None or limit_out is None:
+    if unknown:
         return None, None
     return _combined(limit_in, variance_in), _combined(limit_out, variance_out)
 
 
-def _combined(limit: float, variance: float | None) -> float:
-    return math.sqrt(limit**2 + 4 * (variance or 0.0))
+def _combined(limit: float | None, variance: float | None) -> float | None:
+    known = _number(limit)
+    return None if known is None else math.hypot(known, 2 * math.sqrt(_number(variance) or 0.0)) or None
 
 
 def _history_utc_ms(cursor: sqlite3.Cursor, present: frozenset[str]) -> tuple[int, int]:

@@ -60,20 +60,17 @@ def _square_of_uncertainty(name: str, present: frozenset[str]) -> str:
 def energy_sums(present: frozenset[str]) -> str:
     """Return the columns that ``_energy`` takes: six sums, and of energy and of charge what ``_uncertainties`` takes.
 
-    An interval's uncertainty is shared out to in and out as its energy is.
+    An interval's uncertainty is shared out as the counters do it (``energy_book.EnergyTotals.plus``).
     """
     columns = [f"sum({column(name, present)})" for name in (*_FLOWS, "energy_s", "charge_s")]
     for kind in ("energy", "charge"):
         flow_in, flow_out, limit, scatter = (
             column(f"{kind}{suffix}", present) for suffix in ("_in", "_out", "_uncertainty", "_scatter")
         )
-        both = f"{flow_in} + {flow_out}"
-        share = f"CASE WHEN {both} > 0 THEN {flow_in} / ({both}) WHEN {both} = 0 THEN 0.5 END"
-        columns += [
-            f"sum({both} > 0 AND {limit} IS NULL)",
-            f"sum({limit} * ({share}))",
-            f"sum({limit} * (1 - ({share})))",
-            f"sum({scatter} * {scatter} * ({share}) * ({share}))",
-            f"sum({scatter} * {scatter} * (1 - ({share})) * (1 - ({share})))",
-        ]
+        ways = ((flow_in, flow_out), (flow_out, flow_in))
+        limits, scatters = (
+            [f"min({off}, {own} + max(0, {off} - {other}))" for own, other in ways] for off in (limit, scatter)
+        )
+        columns += [f"sum({flow_in} + {flow_out} > 0 AND {limit} IS NULL)", *(f"sum({share})" for share in limits)]
+        columns += [f"sum({share} * {share})" for share in scatters]
     return ", ".join(columns)

@@ -34,6 +34,9 @@ from dataclasses import dataclass, field, fields, replace
 VOLTAGE, CURRENT = "voltage meter", "current meter"
 """The two meters, as the operator knows them."""
 
+BEYOND_ALL = 1e9
+"""V, A, kW: no battery has so much. A sum that takes in such a number, or none at all, is worth nothing any more."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PowerSample:

@@ -19,13 +19,13 @@ from energy_status import energy_lines, energy_status
 from instance import HeldByAnother, InstanceLock, running_daemon
 from status import StatusError, read_status
 from store import NAME as DATABASE_NAME
-from store import Store, StoreError
+from store import Store, StoreError, StoreUncertain
 
 logger = logging.getLogger(__name__)
 
 
 class ResetRefused(Exception):
-    """The counters are as they were. The message says why and what to do; then try again.
+    """The counters are as they were, unless the message says otherwise; it says why and what to do. Then try again.
 
     Examples: the daemon runs, there is no database, it belongs to another user, the operator did not say yes.
     """
@@ -49,6 +49,11 @@ def reset_energy(folder: Path, clock: Clock, say: Callable[[str], None], confirm
         before = _begin_anew(store)
     except HeldByAnother:
         _check_daemon_is_stopped(running_daemon(folder) or "unknown")
+    except StoreUncertain as exc:
+        raise ResetRefused(
+            f"The disk failed at the last moment ({exc}): look with --status whether the counters are 0 now, and do "
+            "this again if they are not"
+        ) from exc
     except StoreError as exc:
         raise ResetRefused(f"Nothing was changed, the database {database} cannot be written: {exc}") from exc
     finally:
@@ -98,4 +103,5 @@ def _begin_anew(store: Store) -> EnergyTotals:
             )
         before = read_totals(cursor)
         begin_anew(cursor)
+        tables.delete_open_interval(cursor)  # it began before now: the time until then would count as a gap
     return before or EnergyTotals()

@@ -7,12 +7,11 @@ and ends.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 
 from clock import Clock
-from measurements import CURRENT, VOLTAGE, PowerSample
+from measurements import BEYOND_ALL, CURRENT, VOLTAGE, PowerSample
 from meter_reader import MeterReader
 from reading_checks import Limits, SwapWatch
 from state_log import StateLog
@@ -45,11 +44,11 @@ class SampleJudge:
         for name, value, unit in ((VOLTAGE, sample.voltage_v, "V"), (CURRENT, sample.current_a, "A")):
             if value is None or name in reasons:
                 continue
-            if not math.isfinite(value):
+            if not abs(value) < BEYOND_ALL:
                 reasons[name] = NOT_FINITE  # only a customised do_fetch_params makes such a number
             elif self._is_implausible(name, value, unit):
                 reasons[name] = IMPLAUSIBLE
-        if sample.power_kw is not None and not math.isfinite(sample.power_kw):
+        if sample.power_kw is not None and not abs(sample.power_kw) < BEYOND_ALL:
             sample = replace(sample, power_kw=None)
         if VOLTAGE in reasons:
             sample = replace(sample, voltage_v=None, power_kw=None)

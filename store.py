@@ -275,7 +275,9 @@ class Store:
 
     def _move_aside(self, exc: sqlite3.DatabaseError) -> None:
         self._drop_connection()
-        aside = Path(f"{self.path}.corrupt-{int(self._clock.utc_s())}")
+        utc_s = int(self._clock.utc_s())
+        while (aside := Path(f"{self.path}.corrupt-{utc_s}")).exists():
+            utc_s += 1
         try:
             self.path.rename(aside)
         except OSError as failure:

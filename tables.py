@@ -246,11 +246,16 @@ def write_state(cursor: sqlite3.Cursor, state: Mapping[str, str]) -> None:
 
 def write_open_interval(cursor: sqlite3.Cursor, interval: Interval, boot_id: str, *, clock_trusted: bool) -> None:
     """Write down which interval is open."""
-    cursor.execute("DELETE FROM open_interval")
+    delete_open_interval(cursor)
     cursor.execute(
         "INSERT INTO open_interval VALUES (?, ?, ?, ?, ?)",
         [boot_id, interval.start_mono_s, interval.end_mono_s, interval.end_utc_ms, clock_trusted],
     )
+
+
+def delete_open_interval(cursor: sqlite3.Cursor) -> None:
+    """Have no interval open: the next start begins one."""
+    cursor.execute("DELETE FROM open_interval")
 
 
 def read_open_interval(cursor: sqlite3.Cursor) -> LeftOpen | None:

@@ -127,6 +127,7 @@ class WriteBehind:
         self._on_lost = on_lost
         self._state = StateLog(logger, "database", clock)
         self._retry_mono_s = self._synced_mono_s = -math.inf
+        self._renewing = False
 
     @property
     def trouble_text(self) -> str | None:
@@ -143,6 +144,8 @@ class WriteBehind:
         if not self.may_write or (now_mono_s < self._retry_mono_s and not insist):
             self.usable = False
             return
+        if sync_slack_s is None and self.pending.records:
+            sync_slack_s = 0.0  # intervals, late: once they are sent, a power cut must not take them back
         due_s = math.inf if sync_slack_s is None else self.sync_interval_s - sync_slack_s
         synced = insist or now_mono_s - self._synced_mono_s >= due_s
         try:
@@ -178,7 +181,7 @@ class WriteBehind:
             return None
 
     def trouble(self, exc: StoreError) -> None:
-        """Note that the database cannot be used."""
+        """Note that the database cannot be used. In place of a damaged file a new one is begun at once."""
         self.usable = False
         if isinstance(exc, StoreCorrupt):
             self.pending.forget_what_the_database_had()
@@ -191,3 +194,7 @@ class WriteBehind:
             f"{exc}; measuring and reporting go on from memory, and what cannot be sent meanwhile is lost if the "
             "program ends. What the database has waits in it. Is the disk full, or read-only?",
         )
+        if isinstance(exc, StoreCorrupt) and not self._renewing:
+            self._renewing = True  # once: perhaps this disk makes nothing but damaged files
+            self.write(insist=True)  # until then a kill would lose what memory knows of the old one
+            self._renewing = False

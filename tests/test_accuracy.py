@@ -6,6 +6,7 @@ import itertools
 import math
 import random
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from datetime import date
@@ -22,7 +23,8 @@ from clock import Clock
 from config_keys import CURRENT_RANGES, VOLTAGE_RANGES
 from config_values import ZeroOffset
 from daemon import Daemon
-from energy_book import read_totals
+from energy import EnergyMeter
+from energy_book import EnergyTotals, read_totals
 from measurements import Energy, IntervalSummary, PowerSample, Statistic, Uncertainty
 from settings import CurrentMeterSettings, CurrentSource, Rate, VoltageMeterSettings, load_settings
 from store import NAME as DATABASE
@@ -467,11 +469,17 @@ class Drawn:
         read = []
         for index in range(count):
             true_v, true_a = self._lot.gauss(52.0, scatter_v), self._lot.gauss(amperes[index % len(amperes)], scatter_a)
-            shown_v = true_v + self._of_volts * (0.0005 * abs(true_v) + 5e-3)
-            across_v = true_a * SHUNT_OHM * (1 + 0.0025 * self._of_shunt)
-            shown_a = (across_v + self._of_current * (0.001 * abs(across_v) + 10e-6)) / SHUNT_OHM
-            read.append((shown_v, shown_a))
+            read.append(self.read(true_v, true_a))
         return interval(*read, counted_s=30)
+
+    def read(self, true_v: float, true_a: float) -> tuple[float, float]:
+        shown_v = true_v + self._of_volts * (0.0005 * abs(true_v) + 5e-3)
+        across_v = true_a * SHUNT_OHM * (1 + 0.0025 * self._of_shunt)
+        return shown_v, (across_v + self._of_current * (0.001 * abs(across_v) + 10e-6)) / SHUNT_OHM
+
+
+def read_at(start_mono_s: float, volts: float, amperes: float) -> PowerSample:
+    return PowerSample(start_mono_s=start_mono_s, voltage_v=volts, current_a=amperes, power_kw=volts * amperes / 1000)
 
 
 def percent_covered(amperes: tuple[float, ...], scatter_a: float, scatter_v: float, count: int) -> list[float]:
@@ -497,6 +505,40 @@ def percent_covered(amperes: tuple[float, ...], scatter_a: float, scatter_v: flo
             within.append(abs(off) <= math.sqrt(limits**2 + 4 * variance))
         covered = [so_far + one for so_far, one in zip(covered, within, strict=True)]
     return [100 * each / DRAWS for each in covered]
+
+
+@pytest.mark.parametrize(
+    "amperes",
+    [
+        pytest.param(lambda _at_s: 10.0, id="charging"),
+        pytest.param(lambda _at_s: 0.003, id="a trickle below what the meter may be off"),
+        pytest.param(lambda at_s: 0.005 if at_s % 60 < 30 else -0.005, id="a trickle in and out in turn"),
+        pytest.param(lambda at_s: 0.02 * math.sin(at_s / 9), id="around zero"),
+        pytest.param(lambda at_s: 20.0 if at_s % 14 < 7 else -1.0, id="in and out within one interval"),
+    ],
+)
+def test_the_truth_of_each_counter_lies_within_its_own(amperes: Callable[[float], float]) -> None:
+    """In and out apart: what the meters are off near zero may all be on one side."""
+    lot, make, covered, draws = random.Random(7), accuracy(voltage_meter("50V"), current_meter()), [0] * 4, 100
+    for _ in range(draws):
+        drawn, counted, truth = Drawn(lot), EnergyTotals(), EnergyTotals()
+        meters = EnergyMeter(1.0), EnergyMeter(1.0)
+        for start_s in range(0, 600, 30):
+            true = [(52.0, amperes(at_s)) for at_s in range(start_s, start_s + 30)]
+            shown, right = (
+                summarise([read_at(start_s + number, *each) for number, each in enumerate(values)], meter)
+                for values, meter in zip(([drawn.read(*each) for each in true], true), meters, strict=True)
+            )
+            counted = counted.plus(shown.energy, make.of(shown))
+            truth = truth.plus(right.energy, Uncertainty())
+        offs = (
+            (counted.energy.energy_in_kwh - truth.energy.energy_in_kwh, counted.energy_in_uncertainty_kwh),
+            (counted.energy.energy_out_kwh - truth.energy.energy_out_kwh, counted.energy_out_uncertainty_kwh),
+            (counted.energy.charge_in_ah - truth.energy.charge_in_ah, counted.charge_in_uncertainty_ah),
+            (counted.energy.charge_out_ah - truth.energy.charge_out_ah, counted.charge_out_uncertainty_ah),
+        )
+        covered = [so_far + (abs(off) <= (most or 0.0)) for so_far, (off, most) in zip(covered, offs, strict=True)]
+    assert min(covered) >= 95 - 2 * math.sqrt(95 * 5 / draws)
 
 
 @pytest.mark.parametrize(

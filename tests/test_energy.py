@@ -17,7 +17,7 @@ from measurements import Energy, Interval, LastPoints, PowerSample
 from tests.clocks import ManualClock
 
 FOREVER = Interval(start_mono_s=-math.inf, end_mono_s=1e9, end_utc_ms=0)
-BRIDGED_S = Fraction(31, 10)  # with samples every second
+BRIDGED_S = 3.1  # with samples every second
 
 
 def sample(start_mono_s: float, power_kw: float | None = None, current_a: float | None = None) -> PowerSample:
@@ -36,7 +36,7 @@ def exactly(points: Sequence[tuple[float, float | None]]) -> tuple[Fraction, Fra
     known = [(Fraction(at), Fraction(value)) for at, value in points if value is not None]
     inwards = outwards = covered = Fraction(0)
     for (begin, first), (end, second) in itertools.pairwise(known):
-        if end - begin > BRIDGED_S:
+        if float(end - begin) > BRIDGED_S:  # rounded once, as the program subtracts them
             continue
         covered += end - begin
         cuts = [begin, end]
@@ -128,6 +128,13 @@ def test_energy_and_charge_have_their_own_last_sample() -> None:
     assert (energy.energy_s, energy.charge_s) == (3.0, 3.0)
     only_current = measured([sample(float(at), None, 20.0) for at in range(10)])
     assert (only_current.energy_s, only_current.charge_s) == (0.0, 9.0)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e308, -1e200])
+def test_what_is_no_number_or_beyond_all_never_reaches_the_sums(value: float) -> None:
+    good = [sample(0, 3.6, 72.0), sample(2, 3.6, 72.0), sample(3, 3.6, 72.0)]
+    spoiled = [good[0], sample(1, value, value), *good[1:]]
+    assert measured(spoiled) == measured(good)
 
 
 def test_a_sample_that_is_given_twice_counts_once() -> None:

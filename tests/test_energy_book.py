@@ -26,6 +26,7 @@ from tests.clocks import ManualClock
 from tests.test_energy import flows, measured
 from tests.test_outbox import DEVICE, Box, _Fragile, statistic
 from time_keeper import TimeKeeper
+from write_behind import Unwritten
 
 HOUR = Energy(
     energy_in_kwh=3.0, energy_out_kwh=1.0, charge_in_ah=60.0, charge_out_ah=20.0, energy_s=3000.0, charge_s=3300.0
@@ -113,16 +114,47 @@ def test_the_counters_survive_a_crash_and_equal_the_sum_of_the_intervals(tmp_pat
         assert energy_book.read_totals(cursor) == totals(box)
 
 
-def test_uncertainty_adds_up_as_what_it_is_and_is_shared_out_by_the_amounts() -> None:
+def test_uncertainty_adds_up_as_what_it_is() -> None:
     uncertainty = Uncertainty(energy_kwh=0.04, energy_scatter_kwh=0.008, charge_ah=0.8, charge_scatter_ah=None)
-    counted = EnergyTotals().plus(HOUR, uncertainty).plus(HOUR, uncertainty)
-    assert counted.energy_in_limit_kwh == pytest.approx(2 * 0.03)
-    assert counted.energy_out_limit_kwh == pytest.approx(2 * 0.01)
-    assert counted.energy_in_uncertainty_kwh == pytest.approx(math.sqrt(0.06**2 + 4 * 2 * 0.006**2))
-    assert counted.energy_out_uncertainty_kwh == pytest.approx(math.sqrt(0.02**2 + 4 * 2 * 0.002**2))
-    assert (counted.charge_in_uncertainty_ah, counted.charge_out_uncertainty_ah) == pytest.approx((1.2, 0.4))
-    idle = EnergyTotals().plus(Energy(energy_s=3600.0), uncertainty)
-    assert idle.energy_in_limit_kwh == idle.energy_out_limit_kwh == 0.02
+    charging = replace(HOUR, energy_out_kwh=0.0, charge_out_ah=0.0)
+    counted = EnergyTotals().plus(charging, uncertainty).plus(charging, uncertainty)
+    assert counted.energy_in_limit_kwh == pytest.approx(2 * 0.04)
+    assert counted.energy_in_uncertainty_kwh == pytest.approx(math.sqrt(0.08**2 + 4 * 2 * 0.008**2))
+    assert counted.charge_in_uncertainty_ah == pytest.approx(1.6)
+    assert counted.energy_out_uncertainty_kwh is counted.charge_out_uncertainty_ah is None
+
+
+@pytest.mark.parametrize(
+    ("in_kwh", "out_kwh", "off_in_kwh", "off_out_kwh"),
+    [
+        (3.0, 0.0, 0.04, None),  # none of it can have gone the other way
+        (0.0, 3.0, None, 0.04),
+        (0.01, 0.0, 0.04, 0.03),  # perhaps 0.05 went in, perhaps 0.03 out
+        (0.0, 0.0, 0.04, 0.04),  # perhaps all of it in, perhaps all of it out
+        (1.5, 1.5, 0.04, 0.04),
+        (3.0, 0.001, 0.04, 0.001),
+    ],
+)
+def test_what_the_instruments_are_off_may_all_be_on_one_side(
+    in_kwh: float, out_kwh: float, off_in_kwh: float | None, off_out_kwh: float | None
+) -> None:
+    energy = Energy(energy_in_kwh=in_kwh, energy_out_kwh=out_kwh, energy_s=3600.0)
+    counted = EnergyTotals().plus(energy, Uncertainty(energy_kwh=0.04, energy_scatter_kwh=0.0))
+    assert counted.energy_in_uncertainty_kwh == pytest.approx(off_in_kwh)
+    assert counted.energy_out_uncertainty_kwh == pytest.approx(off_out_kwh)
+
+
+@pytest.mark.parametrize("unknown", [None, math.nan, math.inf])
+def test_an_unknown_uncertainty_never_makes_a_sum_look_better(tmp_path: Path, unknown: float | None) -> None:
+    box = Box(tmp_path)
+    uncertainty = Uncertainty(energy_kwh=unknown, energy_scatter_kwh=unknown, charge_ah=unknown)
+    box.close_interval(hour(uncertainty=uncertainty), hours(1), hours(2), clock_trusted=True)
+    box.crash()
+    counted = totals(Box(tmp_path))
+    assert counted.energy == HOUR
+    assert counted.energy_in_limit_kwh == 3.0
+    assert counted.energy_out_limit_kwh == 1.0
+    assert (counted.charge_in_uncertainty_ah, counted.charge_out_uncertainty_ah) == (60.0, 20.0)
 
 
 def test_coverage_is_of_the_energy_or_where_there_is_none_of_the_charge() -> None:
@@ -230,6 +262,21 @@ def test_while_the_disk_fails_energy_is_counted_and_no_counter_leaves_that_a_kil
     assert totals(Box(tmp_path)).energy.energy_in_kwh == 18.0
 
 
+def test_counters_that_were_late_for_the_disk_leave_only_once_it_has_confirmed_them(tmp_path: Path) -> None:
+    clock = ManualClock()
+    store = _Fragile(tmp_path, clock)
+    box = Box(tmp_path, store=store, clock=clock, limits=Limits(sync_interval_s=3600.0))
+    box.change(replace(DEVICE, energy_in_type=700), Limits(sync_interval_s=3600.0))
+    close_hours(box, 1)
+    store.failing = True
+    clock.advance(3600.0)
+    close_hours(box, 2)
+    store.failing = False
+    clock.advance(1.0)
+    assert 6.0 in {each.datum.data for each in box.lend(100) if each.datum.type == 700}
+    assert store.synced[-1]
+
+
 def test_intervals_that_memory_has_no_room_for_stay_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("outbox._UNSTORED_LIMIT", 3)
     clock = ManualClock()
@@ -296,6 +343,42 @@ def test_when_the_file_is_damaged_while_running_the_counters_go_on(tmp_path: Pat
     assert [row[2] for row in rows(tmp_path)] == [9.0, 12.0, 15.0]
 
 
+@pytest.mark.parametrize("noticed", ["writing", "reading"])
+def test_killed_as_soon_as_the_file_is_damaged_the_counters_are_in_the_new_one(tmp_path: Path, noticed: str) -> None:
+    box = Box(tmp_path)
+    close_hours(box, 1, 2)
+    box.store.close()
+    (tmp_path / NAME).write_bytes(b"garbage" * 500)
+    if noticed == "writing":
+        box.journal([PowerSample(start_mono_s=7201.0, power_kw=1.0)])
+    else:
+        box.lend(10)
+    assert list(tmp_path.glob("*.corrupt-*"))
+    box.crash()
+    assert totals(Box(tmp_path)).energy.energy_in_kwh == 6.0
+
+
+def test_a_disk_that_makes_nothing_but_damaged_files_does_not_hang_the_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = ManualClock()
+    box = Box(tmp_path, clock=clock)
+    close_hours(box, 1)
+
+    def damaged(_unwritten: Unwritten, _cursor: sqlite3.Cursor, _boot_id: str) -> None:
+        raise DamagedRow("damaged")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Unwritten, "write", damaged)
+        close_hours(box, 2)
+    assert totals(box).energy.energy_in_kwh == 6.0
+    assert len(list(tmp_path.glob(f"{NAME}.corrupt-*[0-9]"))) == 2  # the first one has the readings: it is kept
+    clock.advance(1.0)
+    close_hours(box, 3)
+    box.crash()
+    assert totals(Box(tmp_path)).energy.energy_in_kwh == 9.0
+
+
 def test_when_the_file_is_damaged_at_the_start_the_counters_are_read_out_of_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -338,6 +421,22 @@ def test_where_their_text_is_damaged_the_counters_of_the_newest_interval_are_gon
     close_hours(box, 3)
     assert [row[2] for row in rows(tmp_path)] == [3.0, 6.0, 9.0]
     assert totals(box).coverage_percent is not None
+    assert (totals(box).energy_in_uncertainty_kwh or 0.0) >= 6.0  # how sure they are is not known any more
+
+
+@pytest.mark.parametrize("text", ["Infinity", "1e999", "1" + 400 * "0", "-1", '"x"', "{}"])
+@pytest.mark.parametrize("name", ["since_utc_ms", "elapsed_s", "energy_in_kwh", "counted_s"])
+def test_whatever_the_damage_to_their_text_it_is_refused_and_no_crash(name: str, text: str) -> None:
+    book = Book(totals=EnergyTotals(since_utc_ms=1), began=("boot", 1.0)).as_json()
+    whole = json.loads(book)
+    kept = {"since_utc_ms": "1", "counted_s": "0.0"}.get(name, "0.0")
+    damaged = book.replace(f'"{name}": {kept}', f'"{name}": {text}')
+    assert damaged != book
+    assert Book.from_json(book).as_json() == json.dumps(whole)
+    if (name, text) in {("since_utc_ms", "-1"), ("since_utc_ms", "1" + 400 * "0"), ("counted_s", "-1")}:
+        return  # a number, however wrong
+    with pytest.raises(DamagedRow):
+        Book.from_json(damaged)
 
 
 # -- the time that counting has taken -------------------------------------------------------------------------------
@@ -387,6 +486,21 @@ def test_before_the_clock_is_known_the_monotonic_one_counts(tmp_path: Path) -> N
     assert totals(box).since_utc_ms == 1_800_000_000_000 - 7_200_000  # what was off before is not known
     close_hours(box, 3, trusted=False)
     assert totals(box).elapsed_s == 5 * 3600
+
+
+def test_what_was_counted_before_a_database_without_counters_could_be_used_keeps_its_time(tmp_path: Path) -> None:
+    clock = ManualClock()
+    Box(tmp_path, clock=clock).crash()
+    store = _Fragile(tmp_path, clock)
+    store.failing = True
+    box = Box(tmp_path, store=store, clock=clock)
+    close_hours(box, 1, 2)
+    store.failing = False
+    clock.advance(1.0)
+    box.recover()
+    box.open_interval(hours(3), clock_trusted=True)
+    close_hours(box, 3)
+    assert (totals(box).elapsed_s, totals(box).since_utc_ms) == (10_800.0, 0)
 
 
 # -- kills, restarts and reboots of the reporter --------------------------------------------------------------------
@@ -486,6 +600,24 @@ def test_after_a_reboot_nothing_is_joined_to_what_was_measured_before(tmp_path: 
     run.reporter.finish()
     assert totals(run.outbox).energy.energy_s == 16.0
     assert totals(run.outbox).energy.energy_in_kwh == pytest.approx(0.016)
+
+
+def test_switched_off_in_the_first_interval_before_the_clock_was_known_the_counters_stay_readable(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = ManualClock(mono_s=1000.3, utc_s=1_700_000_000.5)
+    clock.synchronised = False
+    run = Run(tmp_path, clock)
+    run.outbox.crash()
+    clock = ManualClock(mono_s=12.7, utc_s=1_700_000_000.5)
+    clock.boot = "the next"
+    run = Run(
+        tmp_path, clock
+    )  # closes the interval that was left open: it ended with its last sample, of which it has none
+    run.outbox.crash()
+    run = Run(tmp_path, clock)
+    assert totals(run.outbox).elapsed_s == 0.0
+    assert "cannot be read" not in caplog.text
 
 
 def test_what_an_earlier_run_left_is_counted_too_when_the_database_is_free_again(tmp_path: Path) -> None:

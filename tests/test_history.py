@@ -184,21 +184,23 @@ def without_none(values: Sequence[Any]) -> list[float]:
     return [math.nan if value is None else value for value in values]
 
 
+OTHER_WAY = {"in": "out", "out": "in"}
+
+
 def uncertainty_of(kind: str, way: str, rows: Sequence[Row]) -> float | None:
     limits, variances = [], []
     for each in rows:
-        flow_in, flow_out, limit = each[f"{kind}_in"], each[f"{kind}_out"], each[f"{kind}_uncertainty"]
-        if flow_in is None:
+        own, other, limit = each[f"{kind}_{way}"], each[f"{kind}_{OTHER_WAY[way]}"], each[f"{kind}_uncertainty"]
+        if own is None:
             continue
         if limit is None:
-            if flow_in + flow_out > 0:
+            if own + other > 0:
                 return None
             continue
-        share = flow_in / (flow_in + flow_out) if flow_in + flow_out else 0.5
-        share = share if way == "in" else 1 - share
-        limits.append(limit * share)
-        variances.append(((each[f"{kind}_scatter"] or 0.0) * share) ** 2)
-    return math.sqrt(math.fsum(limits) ** 2 + 4 * math.fsum(variances)) if limits else None
+        scatter = each[f"{kind}_scatter"] or 0.0
+        limits.append(min(limit, own + max(0.0, limit - other)))
+        variances.append(min(scatter, own + max(0.0, scatter - other)) ** 2)
+    return (math.sqrt(math.fsum(limits) ** 2 + 4 * math.fsum(variances)) or None) if limits else None
 
 
 def test_it_says_what_a_naive_computation_over_the_rows_says(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def test_readings_beyond_the_limits_are_refused_and_counted_and_never_clipped(
     assert len(warnings(caplog, "limits")) == 2
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1.7e308, -1e9])
 def test_what_is_no_number_after_customising_is_refused_and_counted(value: float) -> None:
     judge = SampleJudge({VOLTAGE: Limits(), CURRENT: Limits()}, Clock(), watch_swaps=False)
     sample = PowerSample(start_mono_s=1.0, voltage_v=52.0, current_a=value, power_kw=value)

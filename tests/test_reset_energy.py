@@ -13,10 +13,15 @@ from pathlib import Path
 
 import pytest
 
+from clock import Clock
 from measurements import PowerSample
-from store import NAME
+from reset_energy import ResetRefused, reset_energy
+from store import NAME, Store
+from tests.clocks import ManualClock
 from tests.rig import PROJECT, Rig, run_daemon, start_daemon, wait_for
 from tests.test_counters import box_of, counted, rows, sent
+from tests.test_energy_book import Run
+from tests.test_outbox import _Fragile
 from tests.test_status import snapshot, status_of
 
 LOG = "PowerMonitorMiddleware.log"
@@ -78,8 +83,24 @@ def test_yes_on_the_terminal_sets_all_to_0_and_says_what_they_were(tmp_path: Pat
     assert [value for value in numbers.values() if value] == []
     assert (told["coverage_percent"], told["gap_seconds"], told["counting_since"]) == (None, 0.0, None)
     log = (tmp_path / LOG).read_text(encoding="utf-8")
-    assert "begin anew at 0, as the operator asked for. They were: Energy in 1.0000 kWh; Energy out 0.2500 kWh; " in log
-    assert "In minus out 0.7500 kWh; Charge in 20.000 Ah; Charge out 4.000 Ah; " in log
+    assert "begin anew at 0, as the operator asked for. They were: Energy in 1.0000 kWh +/- 1.0000; " in log
+    assert "In minus out 0.7500 kWh; Charge in 20.000 Ah +/- 20.000; Charge out 4.000 Ah +/- 4.000; " in log
+
+
+def test_where_the_disk_fails_at_the_last_moment_it_does_not_say_that_nothing_was_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counting(tmp_path)
+
+    def fails_after_commit(database: Path, clock: Clock) -> Store:
+        store = _Fragile(database.parent, clock)
+        store.fails_after_commit = True
+        return store
+
+    monkeypatch.setattr("reset_energy.Store", fails_after_commit)
+    with pytest.raises(ResetRefused, match="look with --status whether the counters are 0"):
+        reset_energy(tmp_path, ManualClock(), lambda _text: None, lambda: True)
+    assert stands_at(tmp_path) == 0.0
 
 
 @pytest.mark.parametrize("answer", [b"no\n", b"\n", b"y\n", b"yes please\n", b"\x04"])
@@ -147,11 +168,27 @@ def test_beside_a_running_daemon_it_is_refused_and_says_how_to_stop_it(tmp_path:
         energy = status_of(tmp_path).energy
         values = [values["700"] for _, values in sorted(rig.arrived().items()) if "700" in values]
     assert energy is not None
-    assert 0 < energy.energy_in_kwh == values[-1]
+    assert 0 < values[-1] == energy.energy_in_kwh
     fall = next(place for place in range(1, len(values)) if values[place] < values[place - 1])
     assert values[fall] < 2 * 0.78 / 3600  # of 0.78 kW in an interval of 1 s
     assert values[:fall] == sorted(values[:fall])
     assert values[fall:] == sorted(values[fall:])
+
+
+def test_the_time_before_is_no_gap_of_the_counters_that_begin_anew(tmp_path: Path) -> None:
+    clock = ManualClock(utc_s=1_800_000_000.5)
+    run = Run(tmp_path, clock)
+    run.until(clock.mono_s() + 60.0)
+    run.reporter.finish()
+    run.outbox.close()
+    clock.advance(86_400.0)
+    assert reset(tmp_path, "--yes").returncode == 0
+    run = Run(tmp_path, clock)
+    run.until(clock.mono_s() + 60.0)
+    totals = run.outbox.totals
+    assert totals is not None
+    assert totals.elapsed_s == pytest.approx(60.0, abs=5.0)
+    assert totals.since_utc_ms == pytest.approx(1000 * (clock.utc_s() - 60.0), abs=300)
 
 
 def test_history_and_what_waits_keep_the_counters_of_their_time(tmp_path: Path) -> None:

@@ -207,6 +207,24 @@ def test_the_text_says_it_in_an_operators_words(tmp_path: Path) -> None:
     ]
 
 
+def test_with_a_current_meter_alone_energy_is_not_0_but_absent(tmp_path: Path) -> None:
+    box = Box(tmp_path)
+    summary = replace(measured(52.0, -3.0), voltage_v=None, samples_read=5)
+    box.close_number(90, of=replace(summary, energy=Energy(charge_out_ah=1.5, charge_s=1.0)))
+    status = status_of(tmp_path)
+    told = json.loads(as_json(status))
+    assert (told["energy_in_kwh"], told["energy_out_kwh"], told["net_energy_kwh"]) == (None, None, None)
+    assert (told["charge_in_ah"], told["charge_out_ah"], told["coverage_percent"]) == (0.0, 1.5, 100.0)
+    assert "kWh" not in as_text(status)
+
+
+def test_a_small_uncertainty_is_not_shown_as_none_at_all(tmp_path: Path) -> None:
+    box = Box(tmp_path)
+    energy, unsure = Energy(energy_in_kwh=0.01, energy_s=1.0), Uncertainty(energy_kwh=1e-6, energy_scatter_kwh=0.0)
+    box.close_number(90, of=replace(measured(52.0, -3.0, -0.156), energy=energy, uncertainty=unsure))
+    assert "  Energy in             0.0100 kWh +/- 0.0001" in as_text(status_of(tmp_path)).splitlines()
+
+
 def test_the_counters_and_how_far_off_they_may_be(tmp_path: Path) -> None:
     box = Box(tmp_path)
     unsure = Uncertainty(
@@ -236,10 +254,10 @@ def test_the_counters_and_how_far_off_they_may_be(tmp_path: Path) -> None:
         "charge_in_ah": 24.0,
         "charge_out_ah": 8.0,
         "net_charge_ah": 16.0,
-        "energy_in_uncertainty_kwh": pytest.approx(0.1875),
-        "energy_out_uncertainty_kwh": pytest.approx(0.0625),
-        "charge_in_uncertainty_ah": pytest.approx(3.75),
-        "charge_out_uncertainty_ah": pytest.approx(1.25),
+        "energy_in_uncertainty_kwh": pytest.approx(0.25),
+        "energy_out_uncertainty_kwh": pytest.approx(0.25),
+        "charge_in_uncertainty_ah": pytest.approx(5.0),
+        "charge_out_uncertainty_ah": pytest.approx(5.0),
         "coverage_percent": pytest.approx(75.0),
         "gap_seconds": pytest.approx(0.25),
         "counting_since": 89_000,
@@ -249,8 +267,8 @@ def test_the_counters_and_how_far_off_they_may_be(tmp_path: Path) -> None:
         "  Voltage  52.0000 V +/- 0.0300",
         "  Current  -3.0000 A +/- 0.5000",
         "  Power    -0.15600 kW +/- 0.00400",
-        "  Energy in         1,234.5000 kWh +/- 0.1875",
-        "  Charge out             8.000 Ah +/- 1.250",
+        "  Energy in         1,234.5000 kWh +/- 0.2500",
+        "  Charge out             8.000 Ah +/- 5.000",
     ):
         assert line in lines, (line, lines)
     assert "  Counted for 75.000 % of the time; for 0.2 s there were no readings" in as_text(status)
