@@ -414,14 +414,12 @@ class Outbox:
         self._pending.records.pop(number, None)
         self._pending.deleted.add(number)
         self._pending.rejected += [(each, _SWITCHED_OFF) for each in lost]
-        self._ledger.gone("rejected", interval.waiting.bit_count(), held=True)
-        self._count("readings_rejected")
+        self._gone("rejected", interval.waiting.bit_count(), held=True)
 
     # -- lending and settling ----------------------------------------------------------------------------------------
 
     def _take_out(self, lent: Iterable[Lent], what: str) -> None:
-        self._ledger.gone(what, self._loans.take_out(list(lent)))
-        self._count(f"readings_{what}")
+        self._gone(what, self._loans.take_out(list(lent)))
         self._on_loan_to = 0
         self._room.history_grows()
         self._disk.write()
@@ -433,14 +431,20 @@ class Outbox:
         """Have these counters of the ledger written."""
         self._pending.counts.update({name: self._ledger.counts[name] for name in names})
 
+    def _gone(self, what: str, readings: int, *, held: bool = False) -> None:
+        """Count readings that wait no longer; of those that will never be delivered note when that was last."""
+        self._ledger.gone(what, readings, held=held)
+        self._count(f"readings_{what}")
+        if readings and what != "delivered":
+            self._pending.notes["last_loss"] = json.dumps({"utc_ms": math.floor(self._clock.utc_s() * 1000)})
+
     def _drop(self, readings: int, why: str, held: bool) -> None:
-        self._ledger.gone("dropped", readings, held=held)
-        self._count("readings_dropped")
+        self._gone("dropped", readings, held=held)
 
     def _begin_anew(self) -> None:
         """Go on without what went with a damaged file: the new one gets what is in memory."""
         waiting = sum(each.waiting.bit_count() for each in self._pending.records.values())
-        self._ledger.gone("dropped", self._ledger.waiting - waiting)
+        self._gone("dropped", self._ledger.waiting - waiting)
         self._ledger.held = sum(each.waiting.bit_count() for each in self._pending.held())
         self._pending.counts.update(self._ledger.counts)
         self._pending.opened = self._open

@@ -17,12 +17,16 @@ import binascii
 import hashlib
 import hmac
 import ipaddress
+import logging
 import re
 import threading
 from collections import OrderedDict, deque
 from typing import TypeVar
 
 from clock import Clock
+from state_log import Ration
+
+logger = logging.getLogger(__name__)
 
 _TRIES, _TRIES_WITHIN_S = 5, 60.0  # of one address
 _TRIES_OF_ALL = 60  # within the same time, of all addresses without a recent success
@@ -51,6 +55,7 @@ class Gate:
         self._failed: OrderedDict[str, deque[tuple[float, bytes]]] = OrderedDict()
         self._failed_of_all: deque[float] = deque(maxlen=_TRIES_OF_ALL)
         self._known: OrderedDict[str, None] = OrderedDict()
+        self._ration = Ration(clock)
 
     def is_own_name(self, host: str) -> bool:
         """Return whether a request with this ``Host`` is meant for this computer; always with a password."""
@@ -79,8 +84,11 @@ class Gate:
             if given is not None and hmac.compare_digest(given, self._password):
                 _remember(self._known, who, None)
                 return True
-            self._note_failure(who, authorization)
-            return False
+            is_told = self._note_failure(who, authorization) and self._ration.take()
+            hint = self._ration.hint
+        if is_told:
+            logger.warning("page: a wrong password came from %s%s", who, hint)
+        return False
 
     def _check_tries(self, who: str) -> None:
         now_mono_s = self._clock.mono_s()
@@ -91,14 +99,16 @@ class Gate:
         if waits_s and max(waits_s) > 0:
             raise TriedTooOften(max(waits_s))
 
-    def _note_failure(self, who: str, authorization: str) -> None:
-        """Count a try. The same one again is none: a page that goes on with an old password guesses nothing."""
+    def _note_failure(self, who: str, authorization: str) -> bool:
+        """Count a try; return whether it is one. The same again is none: it guesses nothing."""
         now_mono_s, what = self._clock.mono_s(), hashlib.sha256(authorization.encode()).digest()
         tries = self._failed.get(who, deque(maxlen=_TRIES))
         _remember(self._failed, who, tries)
-        if not any(tried == what and now_mono_s - tried_mono_s < _TRIES_WITHIN_S for tried_mono_s, tried in tries):
-            tries.append((now_mono_s, what))
-            self._failed_of_all.append(now_mono_s)
+        if any(tried == what and now_mono_s - tried_mono_s < _TRIES_WITHIN_S for tried_mono_s, tried in tries):
+            return False
+        tries.append((now_mono_s, what))
+        self._failed_of_all.append(now_mono_s)
+        return True
 
 
 def _remember(kept: OrderedDict[str, _T], who: str, what: _T) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,8 +19,12 @@ from web.facts import Facts
 
 _ANSWER_WITHIN_S = 1.0
 _CLOUD_FAILS_AFTER_S = 3600.0
+_LOSS_IS_NEWS_FOR_S = 7 * 86_400.0
 _TEXT_LIMIT = 300
 _ORDER = ("off", "ok", "warning", "error")
+
+_Event = dict[str, Any]
+"""When something happened: ``timestamp`` in milliseconds since the epoch, ``age_s`` in seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +38,9 @@ class Finding:
 
 def status(facts: Facts) -> dict[str, Any]:
     """Return how the daemon is doing, as ``/api/status`` says it. Blocks 1 s at most."""
-    delivery, unreadable = _last_delivery(facts)
-    parts = list(_findings(facts, delivery, unreadable))
+    events, unreadable = _last_events(facts)
+    delivery = events.get("last_delivery")
+    parts = list(_findings(facts, events, unreadable))
     return {
         "overall": max((part.state for part in parts if part.state != "off"), key=_ORDER.index),
         "parts": [asdict(part) for part in parts],
@@ -58,9 +63,9 @@ def unhealthy(facts: Facts) -> str | None:
     )
 
 
-def _findings(facts: Facts, delivery: dict[str, Any] | None, unreadable: str | None) -> Iterator[Finding]:
+def _findings(facts: Facts, events: Mapping[str, _Event], unreadable: str | None) -> Iterator[Finding]:
     yield _meters(facts)
-    yield _cloud(facts, delivery, is_known=unreadable is None)
+    yield _cloud(facts, events.get("last_delivery"), is_known=unreadable is None)
     if facts.has_redis:
         yield _judged(facts, "Redis", facts.trouble_of("redis"), "takes the latest values")
     else:
@@ -68,7 +73,7 @@ def _findings(facts: Facts, delivery: dict[str, Any] | None, unreadable: str | N
     is_judged = facts.last_closed() is not None
     well = "the time is known" if is_judged else "not looked at yet: that is done when the first interval ends"
     yield _judged(facts, "Clock", facts.trouble_of("reporter"), well)
-    yield _ledger(facts)
+    yield _ledger(facts, events.get("last_loss"))
     yield _judged(facts, "Database", facts.database_trouble or unreadable, "works", state="error")
     own = {"uploader", "redis", "reporter", "sampler", *facts.meters()}
     others = [trouble for part in facts.parts() if part.name not in own and (trouble := part.trouble) is not None]
@@ -87,7 +92,7 @@ def _meters(facts: Facts) -> Finding:
     return Finding(name="Meters", state="ok" if works else "error", text="; ".join(texts))
 
 
-def _cloud(facts: Facts, delivery: dict[str, Any] | None, *, is_known: bool) -> Finding:
+def _cloud(facts: Facts, delivery: _Event | None, *, is_known: bool) -> Finding:
     waiting, oldest_s, trouble = facts.readings_waiting, facts.oldest_waiting_s, facts.trouble_of("uploader")
     if delivery is None:
         text = "no delivery yet" if is_known else "last delivery: not known"
@@ -102,15 +107,18 @@ def _cloud(facts: Facts, delivery: dict[str, Any] | None, *, is_known: bool) -> 
     return Finding(name="Cloud", state=state, text=_line(facts, f"{trouble}; {text}"))
 
 
-def _ledger(facts: Facts) -> Finding:
+def _ledger(facts: Facts, loss: _Event | None) -> Finding:
+    """Say what became of the readings. A loss is a warning for a week, and told for ever."""
     counts, trouble = facts.counts, facts.ledger_trouble
     if trouble is not None:
         return Finding(name="Ledger", state="error", text=_line(facts, trouble))
     lost, refused = counts.get("readings_dropped", 0), counts.get("readings_rejected", 0)
     text = f"every one of {counts.get('readings_made', 0):,} readings is accounted for"
-    if not lost and not refused:
-        return Finding(name="Ledger", state="ok", text=text)
-    return Finding(name="Ledger", state="warning", text=f"{text}: {lost:,} dropped, {refused:,} refused by the cloud")
+    if lost or refused:
+        text += f": {lost:,} dropped, {refused:,} refused by the cloud"
+        text += "" if loss is None else f", the last {duration_text(max(0.0, loss['age_s']))} ago"
+    is_news = (lost or refused) and (loss is None or loss["age_s"] < _LOSS_IS_NEWS_FOR_S)
+    return Finding(name="Ledger", state="warning" if is_news else "ok", text=text)
 
 
 def _judged(facts: Facts, name: str, trouble: str | None, well: str, *, state: str = "warning") -> Finding:
@@ -119,21 +127,20 @@ def _judged(facts: Facts, name: str, trouble: str | None, well: str, *, state: s
     return Finding(name=name, state=state, text=_line(facts, trouble))
 
 
-def _last_delivery(facts: Facts) -> tuple[dict[str, Any] | None, str | None]:
-    """Return when the cloud took something last, ``None`` if never, and why that cannot be found out."""
+def _last_events(facts: Facts) -> tuple[Mapping[str, _Event], str | None]:
+    """Return when the cloud took something last, and when a reading was lost; and why that cannot be found out."""
 
-    def query(cursor: sqlite3.Cursor) -> str | None:
-        row = cursor.execute("SELECT value FROM state WHERE name = 'last_delivery'").fetchone()
-        return None if row is None else str(row[0])
+    def query(cursor: sqlite3.Cursor) -> dict[str, str]:
+        return dict(cursor.execute("SELECT name, value FROM state WHERE name IN ('last_delivery', 'last_loss')"))
 
     try:
-        text = read_database(facts.database, query, answer_within_s=_ANSWER_WITHIN_S, in_daemon=True)
+        texts = read_database(facts.database, query, answer_within_s=_ANSWER_WITHIN_S, in_daemon=True)
     except DatabaseUnreadable as exc:
-        return None, str(exc) if facts.database.exists() else None
-    if text is None:
-        return None, None
-    utc_ms = int(json.loads(text)["utc_ms"])
-    return {"timestamp": utc_ms, "age_s": (facts.now_utc_ms - utc_ms) / 1000}, None
+        return {}, str(exc) if facts.database.exists() else None
+    ends_utc_ms = {name: int(json.loads(text)["utc_ms"]) for name, text in texts.items()}
+    return {
+        name: {"timestamp": utc_ms, "age_s": (facts.now_utc_ms - utc_ms) / 1000} for name, utc_ms in ends_utc_ms.items()
+    }, None
 
 
 def _line(facts: Facts, text: str) -> str:

@@ -18,10 +18,11 @@ import pytest
 from accuracy import accuracy_of
 from averaging_buffer import summarise
 from measurements import CURRENT, VOLTAGE, PowerSample
-from outbox import Outbox
+from outbox import Limits, Outbox
 from store import NAME
 from tests.clocks import ManualClock
 from tests.test_history import made, row
+from tests.test_outbox import interval, summary
 from tests.web.stand import Stand
 from web.answers import Answers
 from web.parameters import BadRequest, parse, step_ms, when_utc_ms
@@ -203,6 +204,29 @@ def test_the_status_tells_each_part_in_words_and_shows_no_secret(tmp_path: Path)
     assert parts["Meters"]["text"].startswith("voltage meter: works; current meter: the port is gone: ***")
     assert len(parts["Meters"]["text"]) < 400
     assert (parts["Program"]["state"], parts["Program"]["text"]) == ("warning", "the changed configuration is refused")
+
+
+@pytest.mark.parametrize("fate", ["refused by the cloud", "dropped"])
+def test_a_lost_reading_is_a_warning_for_a_week_and_told_for_ever(tmp_path: Path, fate: str) -> None:
+    with Stand(tmp_path) as stand:
+        outbox = stand.outbox
+        outbox.recover()
+        outbox.close_interval(summary(52.0), interval(1), interval(2), clock_trusted=True)
+        if fate == "dropped":
+            outbox.change(stand.settings.api.device(1), Limits(max_bytes=1))
+            outbox.close_interval(summary(52.0), interval(2), interval(3), clock_trusted=True)
+        else:
+            outbox.settle_rejected(outbox.lend(10), "no such type")
+        lost = sum(outbox.counts.get(name, 0) for name in ("readings_dropped", "readings_rejected"))
+        assert lost > 0
+        for days, state in ((0, "warning"), (6.9, "warning"), (7.1, "ok")):
+            with closing(sqlite3.connect(tmp_path / NAME)) as connection, connection:
+                when = {"utc_ms": stand.facts.now_utc_ms - int(days * 86_400_000)}
+                if days:
+                    connection.execute("UPDATE state SET value = ? WHERE name = 'last_loss'", [json.dumps(when)])
+            parts = {part["name"]: part for part in stand.get("/api/status").json["parts"]}
+            assert parts["Ledger"]["state"] == state, days
+            assert f"{lost} {fate}" in parts["Ledger"]["text"]
 
 
 # -- history -----------------------------------------------------------------------------------------------------------

@@ -226,3 +226,22 @@ def test_the_owner_who_looks_from_the_same_address_gives_nobody_more_tries() -> 
         except TriedTooOften:
             continue
     assert tried == 5
+
+
+def test_a_wrong_password_is_in_the_log_with_its_address_and_not_itself(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Stand(tmp_path, password=PASSWORD) as stand:
+        for number in (1, 1, 2, 3):
+            assert stand.get("/api/latest", Authorization=basic(f"guess{number}")).status == 401
+    lines = [record.getMessage() for record in caplog.records if "wrong password" in record.getMessage()]
+    assert lines == ["page: a wrong password came from 127.0.0.1"] * 3
+    assert "guess" not in caplog.text
+
+
+def test_a_guesser_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    gate = Gate(PASSWORD, ManualClock())
+    for number in range(50):
+        assert not gate.admits(basic(f"guess{number}"), f"192.0.2.{number}")
+    assert len(caplog.records) == 6
+    assert "this happens often" in caplog.records[-1].getMessage()
