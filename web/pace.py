@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from clock import Clock
 
-_SHARE = 0.25  # of one processor, in the long run
+_SHARE = 0.125  # of one processor, in the long run
 _AT_ONCE_S = 2.0  # of its time, in a short one: a page with a chart of a month, some times
 _LEAST_S = 0.005  # what a request is charged at least: reading and sending it costs other threads something, too
 

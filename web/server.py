@@ -34,8 +34,7 @@ FOLDER = Path(__file__).parent
 _THREADS = 4  # three may be held by those who read slowly (api.py)
 _CONNECTIONS = 100
 _LOOP_S = 0.5
-_REST_S, _CROWDED_REST_S = 0.004, 0.02  # between two looks at the connections, at each of which one more is taken:
-# a flood that comes back as soon as it is turned away gets so much of the processor and no more
+_REST_S = 0.004  # between two looks at the connections: a flood gets so much of the processor and no more
 _LOOK_EVERY_S = 1.0
 _TRY_AGAIN_AFTER_S = 5.0
 _SWITCH_EVERY_S = 0.0005  # so soon a thread that wants to run, the sampler, gets its turn: Python's own are 5 ms
@@ -80,11 +79,11 @@ class WebServer(Worker):
             self._listen()
             return
         wasyncore.loop(timeout=_LOOP_S, map=self._map, use_poll=hasattr(select, "poll"), count=1)
-        now_mono_s, is_crowded = self.clock.mono_s(), len(self._map) >= _CONNECTIONS
-        if now_mono_s >= self._look_mono_s or is_crowded:
+        now_mono_s = self.clock.mono_s()
+        if now_mono_s >= self._look_mono_s or len(self._map) >= _CONNECTIONS:
             self._look_mono_s = now_mono_s + _LOOK_EVERY_S
             self._patience.look(list(self._server.active_channels.values()))
-        self._stop.wait(_CROWDED_REST_S if is_crowded else _REST_S)
+        self._stop.wait(_REST_S)
 
     def finish(self) -> None:
         """Close the address and every connection, whatever their requests are at."""

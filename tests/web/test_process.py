@@ -183,7 +183,7 @@ def test_a_crowd_gets_a_share_of_the_processor_and_sampling_goes_on(tmp_path: Pa
         for connection in silent:
             connection.close()
         assert rig.stop()[0] == 0
-    assert used_s < 2.0 + 0.6 * lasted_s  # what may be used at once, a quarter for ever, and the rest of the daemon
+    assert used_s < 2.0 + 0.6 * lasted_s  # what may be used at once, an eighth for ever, and the rest of the daemon
 
 
 def test_an_address_that_others_can_reach_wants_a_password_or_a_decision(tmp_path: Path) -> None:
